@@ -1,0 +1,231 @@
+"""`Explainer`, the interface of every method: the base checks, times and counts; a subclass does the mathematics."""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..models import InvalidInputError, InvalidTypeError, ModelError, Predictor
+from ..models.config import Task
+from ..models.inputs import clear_padding, valid_mask
+from ..models.predictor import Output
+from .attribution import Attribution
+from .baselines import resolve_background, resolve_baseline
+from .players import PlayerKind
+from .problem import Contribution, Problem
+
+Completeness = Literal["exact", "converges", "none"]
+
+
+class Explainer(ABC):
+    """Explains predictions of one model; holds the model and its options, nothing else.
+
+    A subclass sets `name`, `summary` and what it promises, takes its own options, passes the rest to this
+    constructor, and writes `_attribute`.
+
+    Args:
+        model: `LSTMModel`, any `nn.Module`, a plain function on arrays (black-box methods), or a `Predictor`.
+        baseline: The reference input the attribution is relative to (see `resolve_baseline`).
+        background: A set of reference sequences (R, T, D) instead, for the methods that average over one.
+        output: "logit": explain the raw score; "probability": its softmax or sigmoid.
+        task: What a foreign model's scores are, where that matters.
+        seed: For everything random.
+
+    Attributes:
+        completeness: What the method promises about f(x) - f(baseline) = sum of attributions: "exact" (up to
+            rounding), "converges" (with more steps or samples), "none".
+        needs: What it asks of the model: "function" (nothing), "gradient" (a torch module), "lstm" (one with nn.LSTM).
+    """
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+    completeness: ClassVar[Completeness] = "none"
+    needs: ClassVar[Literal["function", "gradient", "lstm"]] = "function"
+    library: ClassVar[str | None] = None
+    source: ClassVar[str] = ""
+    takes_background: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        model: Any,
+        *,
+        baseline: Any = "zero",
+        background: Any = None,
+        output: Output = "logit",
+        task: Task | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.predictor = model if isinstance(model, Predictor) else Predictor(model, output=output, task=task)
+        if background is not None and not self.takes_background:
+            raise InvalidInputError(
+                f"{self.name} compares with one baseline, not with a background set; pass baseline=, or use "
+                "gradient_shap or kernel_shap."
+            )
+        if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
+            raise InvalidInputError(f"seed is {seed!r}; expected a whole number, 0 to {2**32 - 1}.")
+        if self.needs != "function" and self.predictor.module is None:
+            raise ModelError(
+                f"{self.name} needs a torch module, and the model is a plain function. "
+                "Explainers that work on functions: lime, kernel_shap."
+            )
+        self.baseline = baseline
+        self.background = background
+        self.seed = seed
+
+    def options(self) -> dict[str, Any]:
+        """Return the options of the method, for the record."""
+        hidden = ("predictor", "baseline", "background", "seed")
+        return {name: value for name, value in vars(self).items() if name not in hidden and not name.startswith("_")}
+
+    @abstractmethod
+    def _attribute(self, problem: Problem) -> Contribution:
+        """Return the contribution of every cell; all checks are done before and after."""
+
+    def explain(
+        self,
+        inputs: Any,
+        *,
+        target: Any = None,
+        lengths: Any = None,
+        progress: bool = False,
+        sample_names: Any = None,
+        times: Any = None,
+    ) -> Attribution:
+        """Explain a batch of predictions.
+
+        Args:
+            inputs: Float (B, T, D), or token ids, long (B, T).
+            target: None: the predicted class, or output 0 of a single-output model; an int or a class's name; (B,)
+                ints; (timestep, output) for per-timestep outputs.
+            lengths: Long (B,), valid timesteps; padding is at the end and gets 0.
+            progress: Show a progress bar on standard error.
+            sample_names: (B,) names, for reports.
+            times: (B, T) datetimes, for reports.
+
+        Returns:
+            The `Attribution`.
+
+        Raises:
+            InvalidInputError, InvalidTypeError: Something about the inputs, target or options cannot be used.
+            ModelError: The model raised, or cannot be explained by this method.
+        """
+        started = time.perf_counter()
+        predictor = self.predictor
+        before = predictor.forward_evaluations, predictor.backward_evaluations
+        checked, lengths = predictor.check(inputs, lengths)
+        baseline = resolve_baseline(self.baseline, checked, lengths, predictor)
+        background = None if self.background is None else resolve_background(self.background, checked)
+        scores = predictor.predict(checked, lengths)
+        resolved = predictor.resolve_target_of(scores, checked, target, lengths)
+        problem = Problem(
+            predictor=predictor,
+            inputs=checked,
+            lengths=lengths,
+            target=resolved,
+            baseline=baseline,
+            background=background,
+            prediction=_array(resolved.select(_activated(predictor, scores))),
+            baseline_prediction=self._baseline_prediction(checked, lengths, resolved, baseline, background),
+            seed=self.seed,
+            progress=progress,
+        )
+        with predictor.evaluation():
+            contribution = self._attribute(problem)
+        values = self._checked_values(contribution, problem)
+        return Attribution.build(
+            explainer=self,
+            problem=problem,
+            contribution=contribution,
+            values=values,
+            scores=_array(resolved.at_timestep(scores)),
+            seconds=time.perf_counter() - started,
+            evaluations=(predictor.forward_evaluations - before[0], predictor.backward_evaluations - before[1]),
+            sample_names=sample_names,
+            times=times,
+        )
+
+    def _baseline_prediction(
+        self, inputs: Tensor, lengths: Tensor, target: Any, baseline: Tensor, background: Tensor | None
+    ) -> NDArray[np.float64]:
+        """Return (B,), the explained number of the baseline, or its mean over the background."""
+        if background is None:
+            return _array(self.predictor.evaluate(baseline, target, lengths))
+        total = np.zeros(len(lengths))
+        for reference in background:
+            rows = clear_padding(reference.expand(inputs.shape), lengths)
+            total += _array(self.predictor.evaluate(rows, target, lengths))
+        return total / len(background)
+
+    def _checked_values(self, contribution: Contribution, problem: Problem) -> NDArray[Any]:
+        values = contribution.values
+        array = values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
+        batch, steps = problem.inputs.shape[:2]
+        expected = (batch, steps, problem.features)
+        if array.shape != expected:
+            raise InvalidTypeError(f"{type(self).__name__}._attribute gave shape {array.shape}; expected {expected}.")
+        if not np.isfinite(array).all():
+            raise ModelError(
+                f"{self.name} gave {int((~np.isfinite(array)).sum())} attributions that are NaN or infinite; the "
+                "model's "
+                "gradients overflow here. Scale the inputs, or use a black-box explainer (lime, kernel_shap)."
+            )
+        valid = valid_mask(problem.lengths, steps).numpy()
+        return np.where(valid[..., None], array, 0).astype(array.dtype)
+
+
+class PlayerExplainer(Explainer):
+    """An explainer that switches players on and off, one sample at a time; a subclass writes `_solve`.
+
+    Args:
+        players: "timestep", "segment", "feature" or "cell".
+        segments: Number of segments, with players="segment".
+    """
+
+    def __init__(self, model: Any, *, players: PlayerKind = "timestep", segments: int = 10, **options: Any) -> None:
+        from .players import check_player_kind
+
+        super().__init__(model, **options)
+        check_player_kind(players)
+        check_positive("segments", segments)
+        self.players: PlayerKind = players
+        self.segments = segments
+
+    def _attribute(self, problem: Problem) -> Contribution:
+        if problem.reads_tokens and self.players == "feature":
+            raise InvalidInputError("players='feature' has no meaning for token ids; use 'timestep' or 'segment'.")
+        batch, steps = problem.inputs.shape[:2]
+        values = np.zeros((batch, steps, problem.features))
+        diagnostics: dict[str, NDArray[Any]] = {}
+        for sample in problem.track(range(batch), batch, self.name):
+            game = problem.game(sample, self.players, segments=self.segments)
+            contributions, numbers = self._solve(game)
+            values[sample] = game.spread(contributions)
+            for name, number in numbers.items():
+                diagnostics.setdefault(name, np.zeros(batch))[sample] = number
+        resolution: PlayerKind = "timestep" if problem.reads_tokens and self.players == "cell" else self.players
+        return Contribution(values, resolution=resolution, diagnostics=diagnostics)
+
+    @abstractmethod
+    def _solve(self, game: Any) -> tuple[NDArray[np.float64], dict[str, float]]:
+        """Return the players' contributions (n,) and numbers about the solution."""
+
+
+def check_positive(name: str, value: object, *, least: int = 1) -> None:
+    """Refuse an option that is not a whole number of at least `least`."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise InvalidInputError(f"{name} is {value!r}; expected a whole number, {least} or more.")
+
+
+@torch.no_grad()
+def _activated(predictor: Predictor, scores: Tensor) -> Tensor:
+    return predictor.activate(scores)
+
+
+def _array(values: Tensor) -> NDArray[np.float64]:
+    return values.detach().double().cpu().numpy()

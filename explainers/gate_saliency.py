@@ -1,0 +1,89 @@
+"""Gate saliency: how much each gate, at each timestep, unit and layer, matters to the explained number.
+
+For a gate value a with gradient d score / d a (total: all later effects counted), `gate_x_gradient` is their product,
+the first-order effect of shutting the gate (or of a candidate of 0), and `gradient` is the sensitivity alone. The
+idea is gradient x activation (Shrikumar et al. 2017; Ancona et al. 2018), applied to the gates of
+Hochreiter & Schmidhuber 1997.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+
+from ..models import InvalidInputError
+from ..models.errors import nearest_name
+from ..models.gradients import gradients_of
+from ..models.recorder import lstm_modules, record
+from ..models.trace import GATES, to_numpy
+from .base import Explainer
+from .problem import Contribution, Problem
+
+Mode = Literal["gradient", "gate_x_gradient"]
+
+
+class GateSaliency(Explainer):
+    """Saliency of the gates of every `nn.LSTM` in a module, reduced to timesteps, with the full array kept.
+
+    A timestep's value is the sum over its gates, units and layers: of gate x gradient with its sign, or of the
+    absolute gradient. Gates belong to a timestep, not to a feature, so the value is shared equally by the features
+    (resolution "timestep").
+
+    Args:
+        model: A torch module that holds `nn.LSTM`.
+        mode: "gate_x_gradient" (signed) or "gradient" (absolute).
+        gates: Which of "input_gate", "forget_gate", "candidate", "output_gate" are summed into timesteps; the full
+            array holds all four.
+        options: `baseline` (for the completeness line only), `output`, `task`, `seed` of `Explainer`.
+    """
+
+    name = "gate_saliency"
+    summary = "gates times their gradients, by gate, unit, layer and timestep"
+    completeness = "none"
+    needs = "lstm"
+    source = "gradient x activation on the gates of Hochreiter & Schmidhuber 1997"
+
+    def __init__(
+        self, model: Any, *, mode: Mode = "gate_x_gradient", gates: tuple[str, ...] = GATES, **options: Any
+    ) -> None:
+        super().__init__(model, **options)
+        if mode not in get_args(Mode):
+            raise InvalidInputError(f"mode is {mode!r}; {nearest_name(str(mode), get_args(Mode))}")
+        for gate in gates:
+            if gate not in GATES:
+                raise InvalidInputError(f"gates holds {gate!r}; {nearest_name(str(gate), GATES)}")
+        self.mode: Mode = mode
+        self.gates = tuple(gates)
+        module = self.predictor.module
+        if module is not None and not lstm_modules(module):
+            with record(module):  # raises the error that says which explainers still work
+                pass
+
+    def _attribute(self, problem: Problem) -> Contribution:
+        batch, steps = problem.inputs.shape[:2]
+        chunk = problem.predictor.batch_rows(problem.inputs, copies=3)
+        parts = torch.arange(batch).split(chunk)
+        found: list[tuple[tuple[str, ...], np.ndarray[Any, Any]]] = []
+        for rows in problem.track(parts, len(parts), self.name):
+            target, lengths = problem.target.rows(rows), problem.lengths[rows]
+            values, gradients = gradients_of(problem.predictor, problem.inputs[rows], target, lengths)
+            layers = tuple(values)
+            width = max(layer.cell_state.shape[2] for layer in values.values())
+            array = np.full((len(rows), len(layers), steps, len(GATES), width), np.nan, dtype=np.float32)
+            for index, name in enumerate(layers):
+                for position, gate in enumerate(GATES):
+                    product = getattr(gradients[name], gate)  # (B, T, H)
+                    if self.mode == "gate_x_gradient":
+                        product = product * getattr(values[name], gate)
+                    array[:, index, :, position, : product.shape[2]] = to_numpy(product)
+            found.append((layers, array))
+        gates = np.concatenate([array for _, array in found])
+        chosen = [GATES.index(gate) for gate in self.gates]
+        kept = gates[:, :, :, chosen]
+        summed = np.nansum(
+            np.abs(kept) if self.mode == "gradient" else kept, axis=(1, 3, 4), dtype=np.float64
+        )  # (B, T)
+        shared = np.repeat(summed[..., None] / problem.features, problem.features, axis=2)  # (B, T, D)
+        return Contribution(shared, resolution="timestep", gates=gates, layers=found[0][0])

@@ -1,0 +1,167 @@
+"""Finding explainers by name: the built-in ones, and plug-ins of the entry-point group `gatelens.explainers`."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..models import GatelensError, InvalidInputError, InvalidTypeError, Predictor
+from ..models.config import Task
+from ..models.errors import nearest_name
+from ..models.predictor import Output
+from .attribution import Attribution
+from .base import Explainer
+
+ENTRY_POINT_GROUP = "gatelens.explainers"
+
+BUILT_IN = {
+    "integrated_gradients": "captum:IntegratedGradients",
+    "gradient_shap": "shap:GradientSHAP",
+    "kernel_shap": "shap:KernelSHAP",
+    "lime": "lime:LIME",
+    "gate_saliency": "gate_saliency:GateSaliency",
+}
+
+DEFAULT_METHODS = ("integrated_gradients", "gate_saliency", "kernel_shap", "lime")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One explainer that `get` knows.
+
+    Attributes:
+        name: What it is called.
+        origin: "gatelens", or the package that brings it.
+        error: Why it cannot be used; None if it can.
+        explainer: The class; None if it cannot be used.
+    """
+
+    name: str
+    origin: str
+    error: str | None
+    explainer: type[Explainer] | None
+
+    @property
+    def summary(self) -> str:
+        """One line about it, or why it cannot be used."""
+        if self.explainer is None:
+            return f"cannot be used: {self.error}"
+        return self.explainer.summary
+
+
+def available() -> dict[str, Entry]:
+    """Return name -> `Entry` of all explainers; a broken plug-in is listed with its error."""
+    entries = {}
+    for name, where in BUILT_IN.items():
+        module, attribute = where.split(":")
+        explainer = getattr(importlib.import_module(f".{module}", __package__), attribute)
+        entries[name] = Entry(name, "gatelens", None, explainer)
+    for point in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP):
+        origin = point.dist.name if point.dist is not None else "unknown package"
+        if point.name in entries:
+            entries[f"{point.name} ({origin})"] = Entry(point.name, origin, "its name is already taken", None)
+            continue
+        entries[point.name] = _load(point, origin)
+    return entries
+
+
+def _load(point: importlib.metadata.EntryPoint, origin: str) -> Entry:
+    try:
+        explainer = point.load()
+    except Exception as error:  # noqa: BLE001 - whatever a stranger's module raises
+        return Entry(point.name, origin, f"{type(error).__name__}: {error}", None)
+    if not (isinstance(explainer, type) and issubclass(explainer, Explainer)):
+        return Entry(point.name, origin, f"{point.value} is not a subclass of gatelens.explainers.Explainer", None)
+    for attribute in ("name", "summary"):
+        if not isinstance(getattr(explainer, attribute, None), str):
+            return Entry(point.name, origin, f"{point.value} has no class attribute {attribute!r}", None)
+    return Entry(point.name, origin, None, explainer)
+
+
+def get(name: str) -> type[Explainer]:
+    """Return the explainer class of that name.
+
+    Raises:
+        InvalidInputError: There is none, or its plug-in is broken.
+    """
+    if name in BUILT_IN:  # without looking at what else is installed
+        module, attribute = BUILT_IN[name].split(":")
+        explainer: type[Explainer] = getattr(importlib.import_module(f".{module}", __package__), attribute)
+        return explainer
+    entries = available()
+    if name not in entries:
+        raise InvalidInputError(f"there is no explainer {name!r}; {nearest_name(str(name), entries)}")
+    entry = entries[name]
+    if entry.explainer is None:
+        raise InvalidInputError(f"the explainer {name!r} of {entry.origin} cannot be used: {entry.error}.")
+    return entry.explainer
+
+
+def explain(
+    model: Any,
+    inputs: Any,
+    methods: Sequence[str] = DEFAULT_METHODS,
+    *,
+    target: Any = None,
+    lengths: Any = None,
+    baseline: Any = "zero",
+    output: Output = "logit",
+    task: Task | None = None,
+    seed: int = 0,
+    options: Mapping[str, Mapping[str, Any]] | None = None,
+    progress: bool = False,
+    sample_names: Any = None,
+    times: Any = None,
+) -> dict[str, Attribution]:
+    """Explain the same predictions by several methods.
+
+    Args:
+        model: Anything an `Explainer` takes.
+        inputs: Float (B, T, D), or token ids (B, T).
+        methods: Names of explainers.
+        target: See `Explainer.explain`; resolved once, so that all methods explain the same number.
+        lengths: (B,) or None.
+        baseline: For all methods, unless `options` says otherwise.
+        output: "logit" or "probability".
+        task: What a foreign model's scores are.
+        seed: For all methods.
+        options: Method name -> options of its own, e.g. {"lime": {"players": "cell"}}.
+        progress: Show progress bars on standard error.
+        sample_names: (B,) names.
+        times: (B, T) datetimes.
+
+    Returns:
+        Method name -> `Attribution`, in the order asked for.
+    """
+    if isinstance(methods, str):
+        methods = (methods,)
+    if not methods:
+        raise InvalidInputError("methods is empty; name at least one, e.g. methods=('integrated_gradients',).")
+    options = dict(options or {})
+    for name in options:
+        if name not in methods:
+            raise InvalidInputError(
+                f"options are given for {name!r}, which is not among methods; {', '.join(methods)}."
+            )
+    classes = {name: get(name) for name in methods}
+    predictor = Predictor(model, output=output, task=task)
+    checked, lengths = predictor.check(inputs, lengths)
+    explainers = {}
+    for name, cls in classes.items():
+        try:
+            explainers[name] = cls(predictor, **{"baseline": baseline, "seed": seed, **options.get(name, {})})
+        except TypeError as error:
+            if isinstance(error, GatelensError):
+                raise
+            raise InvalidTypeError(f"the options of {name} do not fit: {error}.") from None
+    resolved = predictor.resolve_target(checked, target, lengths)
+    found = resolved.output if resolved.timestep is None else (resolved.timestep, resolved.output)
+    return {
+        name: explainer.explain(
+            checked, target=found, lengths=lengths, progress=progress, sample_names=sample_names, times=times
+        )
+        for name, explainer in explainers.items()
+    }

@@ -1,0 +1,190 @@
+"""Saved models: a folder of config.json, weights.safetensors and data.json, read without executing anything."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .config import LSTMConfig
+from .data_spec import DataSpec
+from .errors import GatelensError, InvalidInputError, InvalidTypeError, SavedModelError
+from .files import replacing_folder
+from .lstm import LSTMModel
+
+FORMAT = "gatelens.LSTMModel"
+FORMAT_VERSION = 1
+MAX_JSON_BYTES = 16 * 2**20
+
+CONFIG_FILE, WEIGHTS_FILE, DATA_FILE = "config.json", "weights.safetensors", "data.json"
+
+
+def save(model: LSTMModel, folder: str | Path) -> Path:
+    """Write `model` to `folder`: whole or not at all; an older saved model there is replaced.
+
+    Returns:
+        The folder.
+
+    Raises:
+        InvalidInputError: The folder cannot be written, holds something else, or a weight is not finite.
+    """
+    from safetensors.torch import save_file
+
+    folder = Path(folder)
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / CONFIG_FILE).exists():
+        raise InvalidInputError(f"{folder} holds files that are not a saved model; choose an empty or a new folder.")
+    weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    for name, value in weights.items():
+        if not torch.isfinite(value).all():
+            raise InvalidInputError(f"the weight {name} holds NaN or infinite values; a diverged model is not saved.")
+    config = {"format": FORMAT, "format_version": FORMAT_VERSION, "model": model.config.to_dict()}
+    data = (model.data or DataSpec()).to_dict()
+    with replacing_folder(folder) as beside:
+        (beside / CONFIG_FILE).write_text(_dump(config), encoding="utf-8")
+        (beside / DATA_FILE).write_text(_dump(data), encoding="utf-8")
+        save_file(weights, beside / WEIGHTS_FILE)
+    return folder
+
+
+def load(folder: str | Path) -> LSTMModel:
+    """Read a saved model; it comes back in eval mode, on the CPU.
+
+    Raises:
+        SavedModelError: A file is missing, damaged, of a newer format, or the weights do not fit the config.
+    """
+    folder = Path(folder)
+    if not folder.exists():
+        raise SavedModelError(f"there is no saved model at {folder}; expected a folder with {CONFIG_FILE}.")
+    if not folder.is_dir():
+        raise SavedModelError(f"{folder} is a file; expected a saved model's folder, as model.save(folder) writes it.")
+    for name in (CONFIG_FILE, WEIGHTS_FILE, DATA_FILE):
+        if not (folder / name).is_file():
+            raise SavedModelError(
+                f"{folder} has no {name}; a saved model is {CONFIG_FILE}, {WEIGHTS_FILE} and {DATA_FILE}. "
+                "Copy the whole folder, or save the model again."
+            )
+    config = _read_config(folder / CONFIG_FILE)
+    try:
+        data = DataSpec.from_dict(read_json_object(folder / DATA_FILE))
+        _check_data_fits(config, data)
+    except (InvalidInputError, InvalidTypeError) as error:
+        raise SavedModelError(f"{folder / DATA_FILE}: {error}") from None
+    with torch.device("meta"):  # no memory for a config's claims before the weights have borne them out
+        model = LSTMModel(config, data)
+    weights = _read_weights(folder / WEIGHTS_FILE, model.state_dict())
+    model.load_state_dict(weights, assign=True)
+    for module in model.modules():
+        if isinstance(module, nn.LSTM):
+            module.flatten_parameters()
+    return model.eval()
+
+
+def model_hash(model: nn.Module) -> str:
+    """Return a short SHA-256 of a module's class, configuration and weights: equal hash, equal predictions."""
+    digest = hashlib.sha256()
+    config = getattr(model, "config", None)
+    digest.update(repr(config.to_dict() if isinstance(config, LSTMConfig) else str(model)).encode())
+    for name, value in sorted(model.state_dict().items()):
+        if isinstance(value, Tensor):
+            digest.update(f"{name}{value.dtype}{tuple(value.shape)}".encode())
+            digest.update(
+                value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+                if value.numel()
+                else b""
+            )
+    return digest.hexdigest()[:16]
+
+
+def read_json_object(path: Path) -> dict[str, Any]:
+    """Read a JSON object from a file that may be anything."""
+    try:
+        if path.stat().st_size > MAX_JSON_BYTES:
+            raise SavedModelError(f"{path} is larger than {MAX_JSON_BYTES // 2**20} MiB; expected a small JSON file.")
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError:
+        raise SavedModelError(f"{path} is nested too deeply; expected a small JSON object.") from None
+    except UnicodeDecodeError:
+        raise SavedModelError(f"{path} is not text; expected JSON in UTF-8.") from None
+    except OSError as error:
+        raise SavedModelError(f"{path} cannot be read: {error.strerror}.") from None
+    except ValueError as error:  # malformed JSON, and numbers beyond what Python parses
+        raise SavedModelError(f"{path} is not JSON ({error}); the file is damaged or truncated.") from None
+    if not isinstance(values, dict):
+        raise SavedModelError(f"{path} holds a {type(values).__name__}; expected a JSON object {{...}}.")
+    return values
+
+
+def _read_config(path: Path) -> LSTMConfig:
+    values = read_json_object(path)
+    if values.get("format") != FORMAT:
+        raise SavedModelError(f"{path} has format {values.get('format')!r}; expected {FORMAT!r}.")
+    version = values.get("format_version")
+    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
+        raise SavedModelError(f"{path} has format_version {version!r}; expected a whole number.")
+    if version > FORMAT_VERSION:
+        raise SavedModelError(
+            f"{path} has format_version {version}; this gatelens reads up to {FORMAT_VERSION}. Update gatelens."
+        )
+    model = values.get("model")
+    if not isinstance(model, dict):
+        raise SavedModelError(f"{path} has no object 'model' with the LSTM's configuration.")
+    try:
+        return LSTMConfig.from_dict(model)
+    except GatelensError as error:
+        raise SavedModelError(f"{path}: {error}") from None
+
+
+def _check_data_fits(config: LSTMConfig, data: DataSpec) -> None:
+    if data.features and config.input_size is not None and len(data.features) != config.input_size:
+        raise InvalidInputError(f"it names {len(data.features)} features; the model reads {config.input_size}.")
+    if data.vocabulary is not None and config.vocab_size is not None and len(data.vocabulary) != config.vocab_size:
+        raise InvalidInputError(f"it names {len(data.vocabulary)} tokens; the model reads {config.vocab_size}.")
+    if data.outputs and len(data.outputs) != config.output_size:
+        raise InvalidInputError(f"it names {len(data.outputs)} outputs; the model has {config.output_size}.")
+    classes = {"multiclass": (config.output_size,), "binary": (2,), "regression": ()}[config.task]
+    if data.classes and len(data.classes) not in classes:
+        expected = f"{classes[0]}" if classes else "none"
+        raise InvalidInputError(
+            f"it names {len(data.classes)} classes; a {config.task} model of this shape has {expected}."
+        )
+
+
+def _read_weights(path: Path, expected: dict[str, Tensor]) -> dict[str, Tensor]:
+    from safetensors import SafetensorError, safe_open
+
+    weights: dict[str, Tensor] = {}
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+            for name, value in expected.items():
+                if name not in found:
+                    raise SavedModelError(f"{path} has no weight {name}; it does not belong to this config.json.")
+                if found[name] != tuple(value.shape):
+                    raise SavedModelError(
+                        f"{path}: the weight {name} has shape {found[name]}; config.json expects {tuple(value.shape)}."
+                    )
+            for name in sorted(found.keys() - expected.keys()):
+                raise SavedModelError(f"{path} has the weight {name}, which config.json knows nothing of.")
+            for name in expected:
+                weights[name] = file.get_tensor(name)
+    except (SafetensorError, OSError, ValueError) as error:
+        if isinstance(error, SavedModelError):
+            raise
+        raise SavedModelError(f"{path} is not a safetensors file ({error}); it is damaged or truncated.") from None
+    for name, value in weights.items():
+        if not value.dtype.is_floating_point:
+            raise SavedModelError(f"{path}: the weight {name} is {value.dtype}; expected floats.")
+        if not torch.isfinite(value).all():
+            raise SavedModelError(f"{path}: the weight {name} holds NaN or infinite values; the training diverged.")
+    return weights
+
+
+def _dump(values: dict[str, Any]) -> str:
+    try:
+        return json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    except (TypeError, ValueError) as error:
+        raise InvalidInputError(f"the data description cannot be written as JSON: {error}.") from None

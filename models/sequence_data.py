@@ -1,0 +1,371 @@
+"""From a table to what a model reads: `SequenceData` cuts a CSV into windows, derives features and scales them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .data_spec import DataSpec, FeatureSpec
+from .errors import InvalidInputError, nearest_name
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Windows = Literal["last", "all"]
+
+TOKEN_COLUMN = "token"  # noqa: S105 - a column's name
+
+
+@dataclass(frozen=True, eq=False)
+class SequenceData:
+    """Sequences ready for a model.
+
+    Attributes:
+        inputs: Float32 (B, T, D), scaled, or token ids, int64 (B, T); 0 at padding.
+        lengths: Int64 (B,).
+        sample_names: What each sequence is called.
+        times: datetime64 (B, T), where the table has a time column; NaT at padding.
+        rows: Int64 (B,), position in the table (after cleaning) of each sequence's last timestep.
+        notes: What cleaning did, in words, with counts.
+    """
+
+    inputs: NDArray[Any]
+    lengths: NDArray[np.int64]
+    sample_names: tuple[str, ...]
+    times: NDArray[np.datetime64] | None
+    rows: NDArray[np.int64]
+    notes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.sample_names)
+
+    @classmethod
+    def from_frame(
+        cls,
+        frame: pd.DataFrame,
+        spec: DataSpec,
+        *,
+        windows: Windows = "last",
+        stride: int = 1,
+        end: str | None = None,
+        id_column: str | None = None,
+        source: str = "the table",
+    ) -> SequenceData:
+        """Cut a table, one row a timestep in time order, into sequences.
+
+        Args:
+            frame: The table.
+            spec: Features, scaling and window of the model.
+            windows: "last": the newest window (of each id); "all": every `stride`-th one.
+            stride: Rows between the windows of "all".
+            end: The window that ends at this time instead (anything pandas reads as a time).
+            id_column: Column that tells sequences apart; None: the table is one series.
+            source: What errors call the table.
+
+        Raises:
+            InvalidInputError: A column is missing or holds no numbers, or no window fits.
+        """
+        if windows not in ("last", "all"):
+            raise InvalidInputError(f"windows is {windows!r}; {nearest_name(str(windows), ('last', 'all'))}")
+        if stride < 1:
+            raise InvalidInputError(f"stride is {stride}; expected 1 or more rows.")
+        if len(frame) == 0:
+            raise InvalidInputError(f"{source} has no rows below its header; expected one row a timestep.")
+        _require_columns(frame, spec, id_column, source)
+        groups: list[tuple[str, pd.DataFrame]] = [("", frame)]
+        if id_column is not None:
+            groups = [(str(name), group) for name, group in frame.groupby(id_column, sort=False)]
+        pieces: list[_Piece] = []
+        notes: list[str] = []
+        for name, group in groups:
+            table = _Table.read(group, spec, source if not name else f"{source}, {id_column} {name}")
+            notes += table.notes
+            pieces += _cut(table, spec, name, windows, stride, end)
+        if not pieces:
+            raise InvalidInputError(_no_window(frame, spec, source, end))
+        return cls._join(pieces, spec, tuple(notes))
+
+    @classmethod
+    def _join(cls, pieces: list[_Piece], spec: DataSpec, notes: tuple[str, ...]) -> SequenceData:
+        lengths = np.array([len(piece.values) for piece in pieces], dtype=np.int64)
+        batch, steps = len(pieces), int(lengths.max())
+        tokens = spec.vocabulary is not None
+        inputs = (
+            np.zeros((batch, steps), np.int64) if tokens else np.zeros((batch, steps, len(spec.features)), np.float32)
+        )
+        times: NDArray[np.datetime64] | None = None
+        if pieces[0].times is not None:
+            times = np.full((batch, steps), np.datetime64("NaT"), dtype="datetime64[ns]")
+        for row, piece in enumerate(pieces):
+            inputs[row, : lengths[row]] = piece.values
+            if times is not None and piece.times is not None:
+                times[row, : lengths[row]] = piece.times
+        rows = np.array([piece.row for piece in pieces], dtype=np.int64)
+        return cls(inputs, lengths, tuple(piece.name for piece in pieces), times, rows, notes)
+
+
+def read_csv(
+    path: str | Path,
+    spec: DataSpec,
+    *,
+    windows: Windows = "last",
+    stride: int = 1,
+    end: str | None = None,
+    id_column: str | None = None,
+) -> SequenceData:
+    """Read a CSV, one row a timestep in time order, into sequences (see `SequenceData.from_frame`).
+
+    Raises:
+        InvalidInputError: The file is missing, empty or no CSV, lacks a column, or no window fits.
+    """
+    return SequenceData.from_frame(
+        read_table(path), spec, windows=windows, stride=stride, end=end, id_column=id_column, source=str(path)
+    )
+
+
+def read_table(path: str | Path) -> pd.DataFrame:
+    """Read a CSV file as a DataFrame, with errors that help."""
+    import pandas as pd
+
+    path = Path(path)
+    if not path.is_file():
+        kind = "is a folder" if path.is_dir() else "does not exist"
+        raise InvalidInputError(f"{path} {kind}; expected a CSV file, one row a timestep.")
+    try:
+        return pd.read_csv(path)
+    except pd.errors.EmptyDataError:
+        raise InvalidInputError(f"{path} is empty; expected a CSV with a header and one row a timestep.") from None
+    except (pd.errors.ParserError, UnicodeDecodeError, ValueError) as error:
+        raise InvalidInputError(f"{path} is not a readable CSV: {str(error).strip()}.") from None
+    except OSError as error:
+        raise InvalidInputError(f"{path} cannot be read: {error.strerror}.") from None
+
+
+def spec_of_columns(frame: pd.DataFrame, features: int, source: str) -> DataSpec:
+    """Return a spec for a model that names no features: the table's number columns, in their order."""
+    numbers = [str(name) for name in frame.columns if frame[name].dtype.kind in "fiu"]
+    if len(numbers) != features:
+        raise InvalidInputError(
+            f"{source} has {len(numbers)} number columns ({', '.join(numbers) or 'none'}); the model reads {features} "
+            "features and names none of them, so the table must hold just those, in the order of training."
+        )
+    return DataSpec(features=tuple(FeatureSpec(name=name) for name in numbers))
+
+
+@dataclass(frozen=True, eq=False)
+class _Piece:
+    """One sequence: values (L, D) or (L,), times (L,) or None."""
+
+    name: str
+    values: NDArray[Any]
+    times: NDArray[np.datetime64] | None
+    row: int
+
+
+@dataclass(frozen=True, eq=False)
+class _Table:
+    """The cleaned columns of one series: numbers by column name, times, and where a pause ends a run."""
+
+    columns: dict[str, NDArray[np.float64]]
+    times: NDArray[np.datetime64] | None
+    starts: NDArray[np.int64]  # first row of each run without a pause
+    notes: tuple[str, ...]
+
+    @classmethod
+    def read(cls, frame: pd.DataFrame, spec: DataSpec, source: str) -> _Table:
+        notes: list[str] = []
+        times: NDArray[np.datetime64] | None = None
+        starts = np.zeros(1, dtype=np.int64)
+        if spec.window.time_column is not None:
+            frame, times, starts = _order_by_time(frame, spec, source, notes)
+        columns: dict[str, NDArray[np.float64]] = {}
+        for feature in spec.features:
+            if feature.source not in columns and feature.source != spec.window.time_column:
+                columns[feature.source] = _numbers(frame, feature.source, source)
+        if spec.vocabulary is not None:
+            columns[TOKEN_COLUMN] = _token_ids(frame, spec.vocabulary, source)
+        return cls(columns, times, starts, tuple(notes))
+
+    def __len__(self) -> int:
+        return (
+            len(next(iter(self.columns.values())))
+            if self.columns
+            else len(self.times if self.times is not None else ())
+        )
+
+    def runs(self) -> Iterator[tuple[int, int]]:
+        """Yield (start, stop) of each run."""
+        yield from zip(self.starts, [*self.starts[1:], len(self)], strict=True)
+
+
+def _order_by_time(
+    frame: pd.DataFrame, spec: DataSpec, source: str, notes: list[str]
+) -> tuple[pd.DataFrame, NDArray[np.datetime64], NDArray[np.int64]]:
+    import pandas as pd
+
+    column = spec.window.time_column
+    stamps = pd.to_datetime(frame[column], errors="coerce", utc=False, format="ISO8601")
+    if stamps.isna().any():
+        row = int(stamps.isna().to_numpy().argmax())
+        raise InvalidInputError(
+            f"{source}: data row {row + 1} has {column} {frame[column].iloc[row]!r}; "
+            "expected a time such as 2010-09-12 14:20."
+        )
+    times = stamps.to_numpy().astype("datetime64[ns]")
+    if (np.diff(times) < np.timedelta64(0)).any():
+        notes.append("the rows were not in time order and have been sorted")
+        order = np.argsort(times, kind="stable")
+        frame, times = frame.iloc[order], times[order]
+    keep = np.ones(len(times), dtype=bool)
+    keep[1:] = np.diff(times) > np.timedelta64(0)
+    if not keep.all():
+        notes.append(f"{int((~keep).sum())} rows with a time already seen were dropped")
+        frame, times = frame[keep], times[keep]
+    if spec.window.min_gap_seconds is not None:
+        keep = _spaced(times, spec.window.min_gap_seconds)
+        if not keep.all():
+            notes.append(
+                f"{int((~keep).sum())} rows less than {spec.window.min_gap_seconds:g} s after another were dropped"
+            )
+            frame, times = frame[keep], times[keep]
+    starts = np.zeros(1, dtype=np.int64)
+    if spec.window.max_gap_seconds is not None:
+        pauses = np.diff(times) > np.timedelta64(int(spec.window.max_gap_seconds * 1e9), "ns")
+        starts = np.concatenate([starts, np.flatnonzero(pauses) + 1])
+    return frame, times, starts
+
+
+def _spaced(times: NDArray[np.datetime64], seconds: float) -> NDArray[np.bool_]:
+    """Return which rows to keep so that none follows the kept one before sooner than `seconds`."""
+    least = np.timedelta64(int(seconds * 1e9), "ns")
+    keep = np.ones(len(times), dtype=bool)
+    last = times[0]
+    for row in range(1, len(times)):
+        if times[row] - last < least:
+            keep[row] = False
+        else:
+            last = times[row]
+    return keep
+
+
+def _numbers(frame: pd.DataFrame, column: str, source: str) -> NDArray[np.float64]:
+    import pandas as pd
+
+    values = pd.to_numeric(frame[column], errors="coerce").to_numpy(dtype=np.float64)
+    bad = ~np.isfinite(values)
+    if bad.any():
+        row = int(bad.argmax())
+        raise InvalidInputError(
+            f"{source}: column {column!r} has {int(bad.sum())} values that are missing or no finite number, "
+            f"the first in data row {row + 1} ({frame[column].iloc[row]!r}); fill or drop them first."
+        )
+    return values
+
+
+def _token_ids(frame: pd.DataFrame, vocabulary: tuple[str, ...], source: str) -> NDArray[np.float64]:
+    known = {token: index for index, token in enumerate(vocabulary)}
+    tokens = frame[TOKEN_COLUMN].astype(str)
+    for row, token in enumerate(tokens):
+        if token not in known:
+            raise InvalidInputError(f"{source}: data row {row + 1} has the token {token!r}, not in the vocabulary.")
+    return np.array([known[token] for token in tokens], dtype=np.float64)
+
+
+def _require_columns(frame: pd.DataFrame, spec: DataSpec, id_column: str | None, source: str) -> None:
+    wanted = [feature.source for feature in spec.features]
+    if spec.vocabulary is not None:
+        wanted.append(TOKEN_COLUMN)
+    wanted += [column for column in (spec.window.time_column, id_column) if column is not None]
+    present = [str(name) for name in frame.columns]
+    for column in dict.fromkeys(wanted):
+        if column not in present:
+            raise InvalidInputError(
+                f"{source} has no column {column!r}; the model needs {', '.join(dict.fromkeys(wanted))}. "
+                f"In the file: {', '.join(present)}."
+            )
+
+
+def _cut(table: _Table, spec: DataSpec, name: str, windows: Windows, stride: int, end: str | None) -> list[_Piece]:
+    """Cut one series into pieces; newest only for "last", or the one that ends at `end`."""
+    spans: list[tuple[int, int]] = []
+    for start, stop in table.runs():
+        length = spec.window.length or (stop - start)
+        last_start = stop - length
+        if last_start >= start:
+            spans += [(first, first + length) for first in range(int(last_start), int(start) - 1, -stride)][::-1]
+    if end is not None:
+        spans = [span for span in _spans_of_every_end(table, spec) if _ends_at(table, span, end)]
+    elif windows == "last":
+        spans = spans[-1:]
+    pieces = []
+    for start, stop in spans:
+        times = None if table.times is None else table.times[start:stop]
+        pieces.append(
+            _Piece(_piece_name(name, start, stop, times), _features(table, spec, start, stop), times, stop - 1)
+        )
+    return pieces
+
+
+def _spans_of_every_end(table: _Table, spec: DataSpec) -> list[tuple[int, int]]:
+    if spec.window.length is None:
+        return [(int(start), int(stop)) for start, stop in table.runs()]
+    length = spec.window.length
+    return [(stop - length, stop) for first, last in table.runs() for stop in range(int(first) + length, int(last) + 1)]
+
+
+def _ends_at(table: _Table, span: tuple[int, int], end: str) -> bool:
+    import pandas as pd
+
+    if table.times is None:
+        raise InvalidInputError(f"end={end!r} needs a time column, and the model's window names none.")
+    try:
+        wanted = pd.Timestamp(end).to_datetime64()
+    except ValueError:
+        raise InvalidInputError(f"end is {end!r}; expected a time such as 2010-09-12T14:20.") from None
+    last = table.times[span[1] - 1]
+    return bool(last <= wanted < last + np.timedelta64(60, "s"))
+
+
+def _features(table: _Table, spec: DataSpec, start: int, stop: int) -> NDArray[Any]:
+    """Return the scaled features of one window, (L, D) float32, or its token ids, (L,)."""
+    if spec.vocabulary is not None:
+        return table.columns[TOKEN_COLUMN][start:stop].astype(np.int64)
+    return ((raw_features(table, spec, start, stop) - spec.center) / spec.scale).astype(np.float32)
+
+
+def raw_features(table: _Table, spec: DataSpec, start: int, stop: int) -> NDArray[np.float64]:
+    """Return the features of one window before scaling, (L, D)."""
+    result = np.empty((stop - start, len(spec.features)))
+    for column, feature in enumerate(spec.features):
+        if feature.transform in ("day_sine", "day_cosine"):
+            if table.times is None:
+                raise InvalidInputError(f"feature {feature.name!r} needs the window's time_column, which is not set.")
+            times = table.times[start:stop]
+            day = (times - times.astype("datetime64[D]")) / np.timedelta64(86400, "s")  # fraction of the day
+            result[:, column] = (np.sin if feature.transform == "day_sine" else np.cos)(2 * np.pi * day)
+            continue
+        values = table.columns[feature.source][start:stop]
+        result[:, column] = np.diff(values, prepend=values[0]) if feature.transform == "difference" else values
+    return result
+
+
+def _piece_name(name: str, start: int, stop: int, times: NDArray[np.datetime64] | None) -> str:
+    if times is not None:
+        moment = f"{np.datetime_as_string(times[-1], unit='m')}".replace("T", " ")
+        return f"{name} until {moment}".strip() if name else moment
+    return name or f"rows {start + 1} to {stop}"
+
+
+def _no_window(frame: pd.DataFrame, spec: DataSpec, source: str, end: str | None) -> str:
+    length, pause = spec.window.length, spec.window.max_gap_seconds
+    if end is not None:
+        return f"{source} has no window of {length or 'any'} timesteps that ends at {end}; choose the time of a row."
+    unbroken = "" if pause is None else f" with no pause over {pause / 60:g} minutes"
+    return (
+        f"{source} has {len(frame)} rows; the model reads {length} timesteps{unbroken}, and no such stretch is in it."
+    )

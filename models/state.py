@@ -1,0 +1,50 @@
+"""Borrowing a user's module: eval mode and frozen parameters for the length of a `with`, everything back afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import nn
+
+
+@contextmanager
+def evaluation_mode(module: nn.Module | None, *, freeze: bool = False) -> Iterator[None]:
+    """Put `module` into eval mode, and back as it was, module by module, also after an error.
+
+    Args:
+        module: The module; None does nothing.
+        freeze: Also switch `requires_grad` of its parameters off meanwhile, so that no gradient is computed for them.
+    """
+    if module is None:
+        yield
+        return
+    modes = [(part, part.training) for part in module.modules()]
+    flags = [(parameter, parameter.requires_grad) for parameter in module.parameters()] if freeze else []
+    try:
+        for part, _ in modes:
+            part.training = False
+        for parameter, _ in flags:
+            parameter.requires_grad_(False)
+        yield
+    finally:
+        for part, training in modes:
+            part.training = training
+        for parameter, required in flags:
+            parameter.requires_grad_(required)
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seed numpy's and torch's global generators for libraries that use them, and restore both afterwards."""
+    numpy_state = np.random.get_state()  # noqa: NPY002
+    torch_state = torch.get_rng_state()
+    try:
+        np.random.seed(seed)  # noqa: NPY002 - shap draws from the global generator
+        torch.default_generator.manual_seed(seed)
+        yield
+    finally:
+        np.random.set_state(numpy_state)  # noqa: NPY002
+        torch.set_rng_state(torch_state)

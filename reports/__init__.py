@@ -1,0 +1,1 @@
+"""Pictures, words and the HTML page made from attributions."""
