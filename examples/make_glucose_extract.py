@@ -15,11 +15,12 @@ TARGET = Path(__file__).parent / "data" / "glucose.csv.gz"
 
 def main() -> None:
     """Write the extract, byte for byte the same each time."""
+    import pandas as pd
     from bokeh_sampledata.glucose import data
 
     text = io.StringIO()
     text.write("time,glucose\n")
-    for moment, reading in zip(data.index.strftime("%Y-%m-%d %H:%M"), data["glucose"], strict=True):
+    for moment, reading in zip(pd.DatetimeIndex(data.index).strftime("%Y-%m-%d %H:%M"), data["glucose"], strict=True):
         text.write(f"{moment},{reading}\n")
     TARGET.write_bytes(gzip.compress(text.getvalue().encode(), compresslevel=9, mtime=0))
     print(f"wrote {len(data)} rows, {TARGET.stat().st_size / 1000:.0f} kB, to {TARGET}")

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..models import DataSpec, InvalidInputError, Predictor
+from ..models import DataSpec, InvalidInputError
 from ..models.files import replacing_file
 from ..models.inputs import as_tensor, valid_mask
 from ..models.trace import GATES
@@ -71,7 +71,7 @@ class Attribution:
     @property
     def timesteps(self) -> NDArray[Any]:
         """(B, T): contribution of each timestep, summed over features."""
-        return self.values.sum(axis=2)
+        return np.asarray(self.values.sum(axis=2))
 
     @property
     def features(self) -> NDArray[Any]:
@@ -85,7 +85,7 @@ class Attribution:
                 f"{self.method} explained by {self.resolution}, which does not tell features apart; explain with "
                 "players='cell' or 'feature', or with a gradient method."
             )
-        return self.values.sum(axis=1)
+        return np.asarray(self.values.sum(axis=1))
 
     @property
     def resolution(self) -> str:
@@ -185,7 +185,6 @@ class Attribution:
     def to_dataframe(self) -> pd.DataFrame:
         """Return one row a valid cell: sample, time, feature, attribution, input, baseline (and std_error)."""
         names = ["attribution", "input", "baseline", *(["std_error"] if "std_error" in self.dataset else [])]
-        frame = self.dataset[names].to_dataframe().reset_index()
         wanted = ["sample", "time", "feature", *names]
         steps = self.dataset.sizes["time"]
         valid = valid_mask(as_tensor(self.lengths), steps).numpy()  # (B, T)
@@ -336,7 +335,7 @@ class Attribution:
             variables["gate_attribution"] = (("sample", "layer", "time", "gate", "unit"), contribution.gates)
             coords["layer"] = np.array(contribution.layers, dtype=object)
             coords["gate"] = np.array(GATES, dtype=object)
-        attrs = _provenance(explainer, predictor, contribution, data)
+        attrs = _provenance(explainer, problem, contribution, data)
         attrs |= {
             "seconds": seconds,
             "forward_evaluations": evaluations[0],
@@ -345,13 +344,12 @@ class Attribution:
         return cls(xr.Dataset(variables, coords, attrs))
 
 
-def _provenance(
-    explainer: Explainer, predictor: Predictor, contribution: Contribution, data: DataSpec
-) -> dict[str, Any]:
+def _provenance(explainer: Explainer, problem: Problem, contribution: Contribution, data: DataSpec) -> dict[str, Any]:
     """Return the attrs that say what made an attribution; all are text or numbers, as netCDF wants."""
     baseline = explainer.baseline if isinstance(explainer.baseline, str) else "given"
-    if explainer.background is not None:
-        baseline = f"mean over {len(explainer.background)} background sequences"
+    predictor = problem.predictor
+    if problem.background is not None:
+        baseline = f"mean over {len(problem.background)} background sequences"
     return {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,

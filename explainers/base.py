@@ -61,7 +61,7 @@ class Explainer(ABC):
         task: Task | None = None,
         seed: int = 0,
     ) -> None:
-        self.predictor = model if isinstance(model, Predictor) else Predictor(model, output=output, task=task)
+        self.predictor = as_predictor(model, output=output, task=task)
         if background is not None and not self.takes_background:
             raise InvalidInputError(
                 f"{self.name} compares with one baseline, not with a background set; pass baseline=, or use "
@@ -214,6 +214,18 @@ class PlayerExplainer(Explainer):
     @abstractmethod
     def _solve(self, game: Any) -> tuple[NDArray[np.float64], dict[str, float]]:
         """Return the players' contributions (n,) and numbers about the solution."""
+
+
+def as_predictor(model: Any, *, output: Output, task: Task | None) -> Predictor:
+    """Return the model as a `Predictor`; one that is given decides about output and task itself."""
+    if not isinstance(model, Predictor):
+        return Predictor(model, output=output, task=task)
+    if output not in ("logit", model.output) or task not in (None, model.task):
+        raise InvalidInputError(
+            f"output={output!r}, task={task!r} stand beside a Predictor with output={model.output!r}, "
+            f"task={model.task!r}, which decides; say it there: Predictor(model, output={output!r}, task={task!r})."
+        )
+    return model
 
 
 def check_positive(name: str, value: object, *, least: int = 1) -> None:

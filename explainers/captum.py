@@ -17,6 +17,7 @@ from .problem import Continuous, Contribution, Problem
 
 FIRST_STEPS = 64
 MOST_STEPS = 1024
+MOST_GIVEN_STEPS = 4096
 COMPLETE_WITHIN = 0.005  # of |f(x) - f(baseline)|
 
 
@@ -44,8 +45,8 @@ class IntegratedGradients(Explainer):
         super().__init__(model, **options)
         if steps is not None:
             check_positive("steps", steps)
-            if steps > 100_000:
-                raise InvalidInputError(f"steps is {steps}; expected at most 100000.")
+            if steps > MOST_GIVEN_STEPS:  # finding the points of the rule costs steps^3
+                raise InvalidInputError(f"steps is {steps}; expected at most {MOST_GIVEN_STEPS}.")
         self.steps = steps
 
     def _attribute(self, problem: Problem) -> Contribution:

@@ -51,6 +51,8 @@ class GateSaliency(Explainer):
         super().__init__(model, **options)
         if mode not in get_args(Mode):
             raise InvalidInputError(f"mode is {mode!r}; {nearest_name(str(mode), get_args(Mode))}")
+        if not gates:
+            raise InvalidInputError(f"gates is empty; name at least one of {', '.join(GATES)}.")
         for gate in gates:
             if gate not in GATES:
                 raise InvalidInputError(f"gates holds {gate!r}; {nearest_name(str(gate), GATES)}")
@@ -82,8 +84,7 @@ class GateSaliency(Explainer):
         gates = np.concatenate([array for _, array in found])
         chosen = [GATES.index(gate) for gate in self.gates]
         kept = gates[:, :, :, chosen]
-        summed = np.nansum(
-            np.abs(kept) if self.mode == "gradient" else kept, axis=(1, 3, 4), dtype=np.float64
-        )  # (B, T)
+        terms = np.abs(kept) if self.mode == "gradient" else kept  # (B, layer, T, gate, unit)
+        summed = np.asarray(np.nansum(terms, axis=(1, 3, 4), dtype=np.float64))  # (B, T)
         shared = np.repeat(summed[..., None] / problem.features, problem.features, axis=2)  # (B, T, D)
         return Contribution(shared, resolution="timestep", gates=gates, layers=found[0][0])

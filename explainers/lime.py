@@ -7,11 +7,13 @@ Source: Ribeiro, Singh & Guestrin 2016, "Why Should I Trust You?".
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..models import InvalidInputError
 from .base import PlayerExplainer, check_positive
 from .players import Game
 
@@ -39,6 +41,8 @@ class LIME(PlayerExplainer):
     def __init__(self, model: Any, *, samples: int = 2000, kernel_width: float | None = None, **options: Any) -> None:
         super().__init__(model, **options)
         check_positive("samples", samples, least=10)
+        if kernel_width is not None and not (isinstance(kernel_width, (int, float)) and 0 < kernel_width < math.inf):
+            raise InvalidInputError(f"kernel_width is {kernel_width!r}; expected a positive number, or None.")
         self.samples = samples
         self.kernel_width = kernel_width
 

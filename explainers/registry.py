@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..models import GatelensError, InvalidInputError, InvalidTypeError, Predictor
+from ..models import GatelensError, InvalidInputError, InvalidTypeError
 from ..models.config import Task
 from ..models.errors import nearest_name
 from ..models.predictor import Output
 from .attribution import Attribution
-from .base import Explainer
+from .base import Explainer, as_predictor
 
 ENTRY_POINT_GROUP = "gatelens.explainers"
 
@@ -147,7 +147,7 @@ def explain(
                 f"options are given for {name!r}, which is not among methods; {', '.join(methods)}."
             )
     classes = {name: get(name) for name in methods}
-    predictor = Predictor(model, output=output, task=task)
+    predictor = as_predictor(model, output=output, task=task)
     checked, lengths = predictor.check(inputs, lengths)
     explainers = {}
     for name, cls in classes.items():

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..models import InvalidInputError
 from ..models.state import seeded
 from .base import Explainer, PlayerExplainer, check_positive
 from .players import Game
@@ -51,6 +52,11 @@ class KernelSHAP(PlayerExplainer):
         import shap
 
         count = game.players.count
+        if self.samples is not None and self.samples < min(2 * count, 2**count - 2):
+            raise InvalidInputError(
+                f"samples is {self.samples}, too few to tell {count} players apart; give {2 * count} or more, or "
+                "explain fewer players, e.g. players='segment'."
+            )
         with seeded(self.seed):  # shap draws from numpy's global generator
             kernel = shap.KernelExplainer(lambda z: game(z == 1), np.zeros((1, count)))
             values = kernel.shap_values(
@@ -99,17 +105,19 @@ class GradientSHAP(Explainer):
             length = int(problem.lengths[sample])
             references = self._references(problem, sample, length)
             inputs = continuous.inputs[sample : sample + 1, :length]  # (1, L, E)
-            model = _ForShap(continuous.arguments(torch.tensor([sample])), continuous, length)
+            model: torch.nn.Module = _ForShap(continuous.arguments(torch.tensor([sample])), continuous, length)
+            if problem.reads_tokens:
+                model = _Switched(model, references, inputs)
+                references, inputs = model.begin, model.end  # (R, L + R), (1, L + R)
             with seeded(self.seed), problem.predictor.differentiation():
                 gradients = shap.GradientExplainer(model, references, batch_size=batch_size)
                 found, spread = gradients.shap_values(
                     inputs, nsamples=self.samples, rseed=self.seed, return_variances=True
                 )
-            attribution = np.asarray(found).reshape(length, -1)  # (L, E)
+            cells = length * problem.features
+            attribution = np.asarray(found).ravel()[:cells].reshape(length, -1)  # (L, D)
             # shap returns variance / sqrt(samples); the standard error of a mean is sqrt(variance / samples)
-            squared = np.asarray(spread).reshape(length, -1) / np.sqrt(self.samples)  # (L, E)
-            if problem.reads_tokens:
-                attribution, squared = attribution.sum(1, keepdims=True), squared.sum(1, keepdims=True)
+            squared = np.asarray(spread).ravel()[:cells].reshape(length, -1) / np.sqrt(self.samples)  # (L, D)
             values[sample, :length], errors[sample, :length] = attribution, np.sqrt(squared)
         return Contribution(values, std_error=errors)
 
@@ -139,3 +147,31 @@ class _ForShap(torch.nn.Module):
         lengths = torch.full((count,), self._length)
         scores = self._forward(values.to(self._dtype), ids[:, : self._length], output, timestep, lengths)
         return scores[:, None]  # type: ignore[no-any-return]
+
+
+class _Switched(torch.nn.Module):
+    """A model of embedded tokens (N, L, E) as one of L switches, each blending a reference's token into the input's.
+
+    A token's gradient is then one number, so that its sampling variance is known; those of its embedding's parts vary
+    together, and could not be added up. The R numbers behind the switches tell the reference: they begin one-hot.
+
+    Attributes:
+        begin: (R, L + R), switches 0.
+        end: (1, L + R), switches 1.
+    """
+
+    def __init__(self, model: torch.nn.Module, references: Tensor, inputs: Tensor) -> None:
+        super().__init__()
+        self._model = model
+        self._references = references  # (R, L, E)
+        self._inputs = inputs  # (1, L, E)
+        count, length = references.shape[:2]
+        self.begin = torch.cat([references.new_zeros(count, length), torch.eye(count).to(references)], dim=1)
+        self.end = torch.cat([references.new_ones(1, length), references.new_zeros(1, count)], dim=1)
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Return (N, 1)."""
+        length = self._inputs.shape[1]
+        switches, which = values.to(self._inputs.dtype).split([length, values.shape[1] - length], dim=1)
+        references = self._references[which.argmax(dim=1)]  # (N, L, E)
+        return self._model(references + switches[..., None] * (self._inputs - references))  # type: ignore[no-any-return]

@@ -70,6 +70,7 @@ def gradients_of(predictor: Predictor, inputs: Tensor, target: Target, lengths: 
                 score = predictor.values(trimmed, target.rows(rows), block_lengths)
             arriving = _arriving(recording, score)
         for name, (value, gradient) in _walk_back(recording, arriving).items():
+            _check_layout(name, value, len(rows), trimmed.shape[1])
             for store, layer in ((values, value), (gradients, gradient)):
                 store.setdefault(name, layer.map(lambda part: part.new_zeros(batch, steps, part.shape[2])))
                 for whole, part in zip(store[name].quantities().values(), layer.quantities().values(), strict=True):
@@ -82,15 +83,30 @@ def gradients_of(predictor: Predictor, inputs: Tensor, target: Target, lengths: 
     return traces[0], traces[1]
 
 
+def _check_layout(name: str, layer: LayerTrace, batch: int, steps: int) -> None:
+    """Refuse an LSTM that ran over other sequences than the model's inputs: its gates fit no timestep of theirs."""
+    own_batch, own_steps = layer.cell_state.shape[:2]
+    if own_batch != batch or own_steps > steps:
+        raise ModelError(
+            f"{name} ran over {own_batch} sequences of {own_steps} timesteps, and the inputs are {batch} of {steps}; "
+            "gate gradients need an LSTM that reads the inputs timestep by timestep. Explainers that need no gates: "
+            "integrated_gradients, lime, kernel_shap."
+        )
+
+
 def _arriving(recording: Recording, score: Tensor) -> list[tuple[Tensor, Tensor, Tensor]]:
     """Return for each LSTM call the gradient that arrives at its output (B, T, F), h_n and c_n from above."""
     wanted: list[Tensor] = []
+    hidden = "" if score.requires_grad else "the LSTM"  # what autograd does not see
     for call in recording.calls:
+        call.check_untouched()
         output = call.output.data if isinstance(call.output, PackedSequence) else call.output
         wanted += [output, call.final_h, call.final_c]
-    if not score.requires_grad:
+        if not output.requires_grad:
+            hidden = hidden or call.path or "the LSTM"
+    if hidden:
         raise ModelError(
-            "the score does not depend on the LSTM differentiably (the model detaches it, or runs under no_grad), so "
+            f"the score does not depend on {hidden} differentiably (the model detaches it, or runs under no_grad), so "
             "gates have no gradient. Explainers that need none: lime, kernel_shap."
         )
     found = torch.autograd.grad(score.sum(), wanted, allow_unused=True)

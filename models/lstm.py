@@ -168,10 +168,14 @@ class LSTMModel(nn.Module):
 
 
 def _run_layer(layer: nn.Module, hidden: Tensor, lengths: Tensor | None, valid: Tensor) -> Tensor:
-    """Run one stacked layer over (B, T, D); only a reverse direction needs to be told where sequences end."""
+    """Run one stacked layer over (B, T, D).
+
+    A reverse direction must know where sequences end, and so must relu: its cell can grow until it overflows in the
+    padding, and 0 times infinity is no gradient.
+    """
     if lengths is None:
         return layer(hidden)[0]  # type: ignore[no-any-return]
-    if isinstance(layer, nn.LSTM) and layer.bidirectional:
+    if isinstance(layer, ReLULSTM) or (isinstance(layer, nn.LSTM) and layer.bidirectional):
         packed = pack_padded_sequence(hidden, lengths, batch_first=True, enforce_sorted=False)
         return pad_packed_sequence(layer(packed)[0], batch_first=True, total_length=hidden.shape[1])[0]
     return layer(hidden)[0].masked_fill(~valid[..., None], 0)  # type: ignore[no-any-return]

@@ -34,6 +34,7 @@ class LSTMCall:
         output: The module's own output, a tensor or `PackedSequence`.
         final_h: The module's own h_n.
         final_c: The module's own c_n.
+        versions: How often each tensor that the gates are rebuilt from had been changed in place.
     """
 
     path: str
@@ -45,6 +46,16 @@ class LSTMCall:
     output: Tensor | PackedSequence
     final_h: Tensor
     final_c: Tensor
+    versions: tuple[int, ...]
+
+    def check_untouched(self) -> None:
+        """Refuse a call whose input, output or weights were overwritten since: its gates would be wrong numbers."""
+        if _versions(self.inputs, self.output, self.module) != self.versions:
+            raise ModelError(
+                f"the input, output or weights of {self.path or 'the LSTM'} were changed in place after it was "
+                "called, so its gates cannot be rebuilt. Read the trace before changing them, or replace operations "
+                "such as relu_ or mul_ by those that return a new tensor."
+            )
 
     def batch_first(self, output: Tensor | PackedSequence) -> Tensor:
         """Return a tensor laid out like this call's output (or its gradient) as (B, T, F), 0 at padding."""
@@ -87,7 +98,13 @@ class Recording:
             raise ModelError("nothing was recorded: call the module inside the `with record(module)` block.")
         layers: dict[str, LayerTrace] = {}
         seen: dict[str, int] = {}
+        batch = self.calls[0].inputs.shape[0]
         for call in self.calls:
+            if call.inputs.shape[0] != batch:
+                raise ModelError(
+                    f"the recorded calls have {batch} and {call.inputs.shape[0]} sequences; a trace has one batch. "
+                    "Record each in its own `with record(module)` block."
+                )
             repeat = seen[call.path] = seen.get(call.path, 0) + 1
             for run in rebuild(call):
                 layers[run.name if repeat == 1 else f"{run.name}#{repeat}"] = run.trace
@@ -129,7 +146,9 @@ def record(module: nn.Module, *, differentiable: bool = False) -> Iterator[Recor
         for path, part in found.items():
 
             def before(_part: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-                return (_with_graph(args[0]), *args[1:]), kwargs
+                if args:
+                    return (_with_graph(args[0]), *args[1:]), kwargs
+                return args, {**kwargs, "input": _with_graph(kwargs["input"])}
 
             def after(
                 part: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any, path: str = path
@@ -170,12 +189,20 @@ def _capture(path: str, module: nn.LSTM, args: tuple[Any, ...], kwargs: dict[str
         width = module.proj_size or module.hidden_size
         state = (values.new_zeros(count, batch, width), values.new_zeros(count, batch, module.hidden_size))
     initial_h, initial_c = (part.detach().reshape(count, batch, -1) for part in state)
-    return LSTMCall(path, module, values, lengths, initial_h, initial_c, sequence, final_h, final_c)
+    versions = _versions(values, sequence, module)
+    return LSTMCall(path, module, values, lengths, initial_h, initial_c, sequence, final_h, final_c, versions)
+
+
+def _versions(inputs: Tensor, output: Tensor | PackedSequence, module: nn.LSTM) -> tuple[int, ...]:
+    shown = output.data if isinstance(output, PackedSequence) else output
+    parts = (inputs, shown, *module.parameters())
+    return tuple(0 if part.is_inference() else part._version for part in parts)  # noqa: SLF001 - no public name
 
 
 @torch.no_grad()
 def rebuild(call: LSTMCall) -> list[DirectionRun]:
     """Return the runs of a call, bottom layer first, forward before reverse, with all six quantities."""
+    call.check_untouched()
     module = call.module
     runs: list[DirectionRun] = []
     inputs = call.inputs  # (B, T, D)
@@ -278,7 +305,7 @@ def activation(module: nn.LSTM) -> str:
 
 def _shifted(values: Tensor, initial: Tensor, lengths: Tensor, reverse: bool) -> Tensor:
     """Return what entered each timestep: values (B, T, H) one step later in reading order, `initial` (B, H) first."""
-    shifted = torch.empty_like(values)
+    shifted = torch.zeros_like(values)  # also at the padding before a reverse direction's first timestep
     if not reverse:
         shifted[:, 0] = initial
         shifted[:, 1:] = values[:, :-1]

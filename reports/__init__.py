@@ -1,1 +1,7 @@
 """Pictures, words and the HTML page made from attributions."""
+
+from .model_card import ModelCard, describe
+from .narrative import Narrative, Reason, narrate
+from .report import Report
+
+__all__ = ["ModelCard", "Narrative", "Reason", "Report", "describe", "narrate"]

@@ -1,0 +1,143 @@
+"""What a model is, in rows a person can read: architecture, size, features, training data and held-out metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from ..models import DataSpec, LSTMModel, Predictor
+from ..models.recorder import lstm_modules
+from .wording import joined, number
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """Rows about a model.
+
+    Attributes:
+        rows: (label, text) about the whole.
+        layers: (name, kind, input width, output width, parameters) of each layer that has parameters.
+        features: (name, unit, how it is made, center, scale).
+        metrics: Model or trivial forecast -> metric -> value, on held-out data.
+    """
+
+    rows: tuple[tuple[str, str], ...]
+    layers: tuple[tuple[str, str, str, str, int], ...]
+    features: tuple[tuple[str, str, str, float, float], ...]
+    metrics: Mapping[str, Mapping[str, float]]
+
+
+def describe(model: Any) -> ModelCard:
+    """Return the card of an `LSTMModel`, any module, a function, or a `Predictor` around one."""
+    predictor = model if isinstance(model, Predictor) else Predictor(model)
+    data = predictor.data or DataSpec()
+    rows: list[tuple[str, str]] = [("Kind", _kind(predictor))]
+    layers: list[tuple[str, str, str, str, int]] = []
+    if predictor.module is not None:
+        count = sum(parameter.numel() for parameter in predictor.module.parameters())
+        rows.append(("Parameters", f"{count:,}"))
+        layers = _layers(predictor.module)
+    if data.target:
+        rows.append(("Predicts", data.target))
+    if data.classes or data.outputs:
+        rows.append(("Classes" if data.classes else "Outputs", ", ".join(data.classes or data.outputs)))
+    if data.window.length is not None:
+        rows.append(("Reads", f"{data.window.length} timesteps" + _interval_words(data)))
+    if data.baseline_description:
+        rows.append(("Baseline", data.baseline_description))
+    for name, label in (("data", "Trained on"), ("split", "Split"), ("seed", "Seed"), ("script", "Training script"),
+                        ("intended_use", "Intended use")):  # fmt: skip
+        if name in data.provenance:
+            rows.append((label, str(data.provenance[name])))
+    rows.append(("Hash" if predictor.module is not None else "Function", predictor.model_id()))
+    features = tuple(
+        (feature.name, feature.unit, _made_from(feature), feature.center, feature.scale) for feature in data.features
+    )
+    return ModelCard(tuple(rows), tuple(layers), features, _metrics(data))
+
+
+def metric_sentence(card: ModelCard) -> str:
+    """Return how good the model is beside the best trivial forecast, in one sentence; "" where nothing is known."""
+    rows = dict(card.metrics)
+    names = list(rows)
+    if not names or "accuracy" not in rows[names[0]]:
+        return ""
+    own = rows.pop(names[0])["accuracy"]
+    others = {name: row["accuracy"] for name, row in rows.items() if "accuracy" in row}
+    text = f"On held-out data the model is right {number(own * 100, digits=2)} % of the time"
+    if others:
+        best = max(others, key=lambda name: others[name])
+        text += f"; the best simple forecast ({best.replace('_', ' ')}) {number(others[best] * 100, digits=2)} %"
+    return text + "."
+
+
+def _kind(predictor: Predictor) -> str:
+    if predictor.module is None:
+        return f"function {predictor.model_id()}"
+    if not isinstance(predictor.module, LSTMModel):
+        return f"{type(predictor.module).__name__} (PyTorch module) with {len(lstm_modules(predictor.module))} nn.LSTM"
+    config = predictor.module.config
+    count = len(config.hidden_sizes)
+    sizes = joined([str(size) for size in config.hidden_sizes])
+    parts = [f"LSTM, {count} layer{'s' if count > 1 else ''} of {sizes} units"]
+    if config.bidirectional:
+        parts.append("bidirectional")
+    if config.activation != "tanh":
+        parts.append(f"{config.activation} activation")
+    parts.append("one output a timestep" if config.pooling == "none" else f"{config.pooling} pooling")
+    parts.append(f"{config.task}, {config.output_size} output{'s' if config.output_size > 1 else ''}")
+    return ", ".join(parts)
+
+
+def _layers(module: nn.Module) -> list[tuple[str, str, str, str, int]]:
+    rows = []
+    for name, part in module.named_modules():
+        own = sum(parameter.numel() for parameter in part.parameters(recurse=False))
+        if own == 0:
+            continue
+        if isinstance(part, nn.LSTM):
+            widths = (str(part.input_size), str((part.proj_size or part.hidden_size) * (1 + part.bidirectional)))
+        elif isinstance(part, nn.Embedding):
+            widths = (str(part.num_embeddings), str(part.embedding_dim))
+        elif isinstance(part, nn.Linear):
+            widths = (str(part.in_features), str(part.out_features))
+        else:
+            widths = ("", "")
+        rows.append((name or "(model)", type(part).__name__, *widths, own))
+    return rows
+
+
+def _interval_words(data: DataSpec) -> str:
+    from .wording import duration
+
+    seconds = data.window.interval_seconds
+    return "" if seconds is None else f", one every {duration(seconds)}"
+
+
+def _made_from(feature: Any) -> str:
+    words = {
+        "identity": "column {}",
+        "difference": "change of {} since the timestep before",
+        "day_sine": "sine of the time of day in {}",
+        "day_cosine": "cosine of the time of day in {}",
+    }
+    return words[feature.transform].format(feature.source)
+
+
+def _metrics(data: DataSpec) -> dict[str, dict[str, float]]:
+    """Return provenance.metrics where it has the form model -> metric -> number; foreign forms are left out."""
+    found = data.provenance.get("metrics")
+    if not isinstance(found, Mapping):
+        return {}
+    result = {}
+    for name, row in found.items():
+        if isinstance(row, Mapping):
+            numbers = {
+                str(k): float(v) for k, v in row.items() if isinstance(v, (int, float)) and not isinstance(v, bool)
+            }
+            if numbers:
+                result[str(name)] = numbers
+    return result

@@ -1,0 +1,443 @@
+"""`Report`: attributions become one self-contained HTML page that tells a person why.
+
+The page has no script and no network; a Content-Security-Policy forbids both. Order: what was predicted, the reasons,
+how far to rely on them, then pictures of what went in, what mattered and what the network did, then tables and
+provenance.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..explainers import Attribution
+from ..explainers.attribution import library_versions
+from ..models import GatelensError, InvalidInputError, InvalidTypeError, LSTMModel, Predictor, Trace, record
+from ..models.files import replacing_file
+from ..models.recorder import lstm_modules
+from . import plots
+from .html import details, escape, page, picture, share_bar, table
+from .model_card import describe, metric_sentence
+from .narrative import Narrative, class_probabilities, explained_name, narrate, token_texts
+from .wording import METHOD_NAMES, effect, method_name, number, percent, step_labels
+
+MOST_SAMPLES = 50
+
+
+class Report:
+    """A page about one or several predictions.
+
+    Args:
+        attributions: Name -> `Attribution` (as `explain` returns), a list of them, or one; all of the same inputs
+            and target.
+        model: The explained model; adds the gates, the cell state and the model card.
+        trace: Its `Trace` on the same inputs, if already recorded; else it is recorded from `model`.
+        title: Title of the page; None: the prediction.
+        redact: Leave raw inputs, clock times and sample names out of the file.
+        command: The command that made the page, to be shown.
+
+    Raises:
+        InvalidInputError: There is no attribution, or they are of different inputs or targets.
+    """
+
+    def __init__(
+        self,
+        attributions: Mapping[str, Attribution] | Sequence[Attribution] | Attribution,
+        *,
+        model: Any = None,
+        trace: Trace | None = None,
+        title: str | None = None,
+        redact: bool = False,
+        command: str | None = None,
+    ) -> None:
+        self.attributions = _as_mapping(attributions)
+        self.model = model
+        self.title = title
+        self.redact = redact
+        self.command = command
+        self._check_same_problem()
+        self.trace = trace if trace is not None else self._record()
+
+    def save(self, path: str | Path) -> Path:
+        """Write the page, whole or not at all.
+
+        Returns:
+            The path.
+        """
+        path = Path(path)
+        if path.suffix.lower() not in (".html", ".htm"):
+            raise InvalidInputError(f"{path} does not end in .html; a report is a web page, e.g. report.html.")
+        text = self.to_html()
+        with replacing_file(path) as beside:
+            beside.write_text(text, encoding="utf-8")
+        return path
+
+    def to_html(self) -> str:
+        """Return the page."""
+        first = self._first
+        count = len(first)
+        narratives = [narrate(self.attributions, sample, redact=self.redact) for sample in range(count)]
+        parts = []
+        if self.title:
+            parts.append(f'<p class="kicker">{escape(self.title)}</p>')
+        if count > 1:
+            parts.append(self._contents(narratives))
+        for sample, narrative in enumerate(narratives):
+            parts.append(self._article(sample, narrative))
+        parts.append(self._about())
+        title = self.title or _sentence(narratives[0])
+        return page(title, "\n".join(parts), library_versions()["gatelens"])
+
+    def _repr_html_(self) -> str:
+        """Return the page's words for notebooks."""
+        narrative = narrate(self.attributions, 0, redact=self.redact)
+        return self._head(0, narrative) + self._reasons(narrative) + self._checks(narrative)
+
+    # -- one prediction ----------------------------------------------------------------------------------------------
+
+    @property
+    def _first(self) -> Attribution:
+        return next(iter(self.attributions.values()))
+
+    def _sample_name(self, sample: int) -> str:
+        return f"sample {sample + 1}" if self.redact else self._first.sample_names[sample]
+
+    def _contents(self, narratives: list[Narrative]) -> str:
+        items = "".join(
+            f'<li><a href="#sample-{index + 1}">{escape(self._sample_name(index))}</a>: '
+            f"{escape(_sentence(narrative))}</li>"
+            for index, narrative in enumerate(narratives)
+        )
+        return f'<nav aria-label="Predictions"><p class="quiet">{len(narratives)} predictions</p><ol>{items}</ol></nav>'
+
+    def _article(self, sample: int, narrative: Narrative) -> str:
+        primary = self.attributions[narrative.primary]
+        parts = [
+            self._head(sample, narrative),
+            self._reasons(narrative),
+            self._checks(narrative),
+        ]
+        if "token" in primary.feature_names and not self.redact:
+            parts.append(self._tokens(sample, primary))
+        parts += self._pictures(sample, narrative, primary)
+        parts.append(details("The same as a table", self._steps_table(sample)))
+        return f'<article id="sample-{sample + 1}">{"".join(parts)}</article>'
+
+    def _head(self, sample: int, narrative: Narrative) -> str:
+        primary = self.attributions[narrative.primary]
+        length = int(primary.lengths[sample])
+        before, strong, after = (escape(part) for part in narrative.headline)
+        joiner = "" if after.startswith((".", ",")) else " "
+        shape = f"{length} timesteps"
+        if primary.feature_names != ("token",):
+            shape += f" of {len(primary.feature_names)} features"
+        return (
+            f'<p class="kicker">{escape(self._sample_name(sample))} · {escape(shape)}</p>'
+            f"<h1>{before} <strong>{strong}</strong>{joiner}{after}</h1>"
+            f"{self._chances(sample, primary)}<p>{escape(narrative.against)}</p>"
+        )
+
+    def _chances(self, sample: int, primary: Attribution) -> str:
+        pairs = class_probabilities(primary, sample)
+        if pairs is None:
+            return ""
+        explained = explained_name(primary, sample)
+        rows = "".join(
+            f"<dt{' class=explained' if name == explained else ''}>{escape(name)}</dt>"
+            f"<dd>{share_bar(share)}</dd><dd>{escape(percent(share))}"
+            f"{' · explained here' if name == explained else ''}</dd>"
+            for name, share in pairs[:6]
+        )
+        return f'<dl class="chances">{rows}</dl>'
+
+    def _reasons(self, narrative: Narrative) -> str:
+        largest = max((abs(reason.effect) for reason in narrative.reasons), default=1.0)
+        rows = ""
+        for reason in narrative.reasons:
+            kind = "raises" if reason.effect > 0 else "lowers"
+            rows += (
+                f'<tr><td class="size {kind}">{escape(reason.effect_text)}</td>'
+                f'<td class="drawn">{share_bar(abs(reason.effect) / largest, kind)}</td>'
+                f"<td><strong>{escape(_capital(reason.name))}</strong> {escape(reason.text)}</td></tr>"
+            )
+        table_ = f'<table class="reasons"><tbody>{rows}</tbody></table>' if rows else ""
+        rest = f'<p class="quiet">{escape(narrative.rest)}</p>' if narrative.rest else ""
+        return f"<h2>Why</h2>{table_}{rest}"
+
+    def _checks(self, narrative: Narrative) -> str:
+        title = "Checks passed." if narrative.passed else "Read with care."
+        ordered = sorted(narrative.checks, key=lambda check: check.passed)
+        items = "".join(f"<li>{escape(check.text)}</li>" for check in ordered)
+        items += "".join(f"<li>{escape(note)}</li>" for note in narrative.notes)
+        if self.model is not None:
+            sentence = metric_sentence(describe(self.model))
+            items += f"<li>{escape(sentence)}</li>" if sentence else ""
+        kind = "checks" if narrative.passed else "checks care"
+        return f'<section class="{kind}"><strong>{title}</strong><ul>{items}</ul></section>'
+
+    def _tokens(self, sample: int, primary: Attribution) -> str:
+        length = int(primary.lengths[sample])
+        course = primary.timesteps[sample, :length]
+        largest = float(np.abs(course).max()) or 1.0
+        spans = ""
+        for text, value in zip(token_texts(primary, sample), course, strict=True):
+            strength = int(np.ceil(4 * abs(float(value)) / largest))
+            kind = "" if strength == 0 else f"{'raises' if value > 0 else 'lowers'} s{strength}"
+            words = escape(effect(float(value), primary))
+            spans += f'<span class="{kind}" title="{words}">{escape(text)}<sup>{words}</sup></span> '
+        return f'<h2>What went in</h2><p class="tokens">{spans}</p>'
+
+    def _pictures(self, sample: int, narrative: Narrative, primary: Attribution) -> list[str]:
+        parts = []
+        spans = [(reason.first, reason.last) for reason in narrative.reasons if reason.text.find("throughout") < 0]
+        if primary.feature_names != ("token",) and not self.redact:
+            parts.append("<h2>What went in</h2>")
+            parts.append(
+                picture(
+                    lambda theme: plots.plot_inputs(primary, sample, spans=spans, theme=theme),
+                    "The input series over time, in their own units",
+                    "Shaded: the timesteps named above. Dotted: the baseline.",
+                )
+            )
+        parts.append("<h2>What mattered</h2>")
+        if primary.resolves_features and len(primary.feature_names) > 1:
+            parts.append(
+                picture(
+                    lambda theme: plots.plot_heatmap(primary, sample, theme=theme),
+                    "Contribution of each timestep and feature",
+                    f"{method_name(primary.method)}: each timestep and feature. Orange raises, blue lowers.",
+                )
+            )
+        if any(attribution.resolves_time for attribution in self.attributions.values()):
+            parts.append(
+                picture(
+                    lambda theme: plots.plot_comparison(self._shown(), sample, theme=theme),
+                    "Contribution of each timestep, by explainer",
+                    "Each timestep's contribution by explainer, in the same order of time. Orange raises, blue lowers; "
+                    "thin lines are standard errors.",
+                )
+            )
+        return parts + self._network_pictures(sample)
+
+    def _shown(self) -> dict[str, Attribution]:
+        """Return the attributions, their clock times left out of a redacted page."""
+        if not self.redact:
+            return dict(self.attributions)
+        return {
+            name: Attribution(attribution.dataset.drop_vars("timestamp", errors="ignore"))
+            for name, attribution in self.attributions.items()
+        }
+
+    def _network_pictures(self, sample: int) -> list[str]:
+        gated = next((found for found in self._shown().values() if found.gates is not None), None)
+        if self.trace is None and gated is None:
+            return []
+        named = gated or next(iter(self._shown().values()))
+        parts = ["<h2>What the network did</h2>"]
+        if gated is not None:
+            parts.append(
+                picture(
+                    lambda theme: plots.plot_gate_attribution(gated, sample, theme=theme),
+                    "Gate attributions over time",
+                    "Gate saliency: which gate mattered when, summed over its units.",
+                )
+            )
+        if self.trace is not None:
+            trace = self.trace
+            shown = min(plots.MOST_UNITS, plots.unit_order(trace, sample)[0].size)
+            order = "by gate saliency" if gated is not None else "by how far their cell moves"
+            parts.append(
+                picture(
+                    lambda theme: plots.plot_cell_state(trace, sample, attribution=named, theme=theme),
+                    "Cell state of the top layer over time",
+                    f"Top layer, the {shown} strongest units {order}.",
+                )
+            )
+            parts.append(
+                details(
+                    "The gates, unit by unit",
+                    picture(
+                        lambda theme: plots.plot_gates(trace, sample, attribution=named, theme=theme),
+                        "Gates of the top layer over time",
+                        "The same units in the same order. The forget gate is drawn as what it erases.",
+                    ),
+                )
+            )
+        return parts
+
+    def _steps_table(self, sample: int) -> str:
+        """Return a table of every timestep: label, inputs in their units, contribution by explainer."""
+        first = self._first
+        length = int(first.lengths[sample])
+        labels = step_labels(first, sample, redact=self.redact)
+        timed = [found for found in self.attributions.values() if found.resolves_time]
+        head, columns = ["Timestep"], [labels]
+        if not self.redact and first.feature_names == ("token",):
+            head, columns = [*head, "Token"], [*columns, token_texts(first, sample)]
+        elif not self.redact:
+            for column, name in enumerate(first.feature_names):
+                values, _, unit = plots.raw_series(first, sample, column)
+                head.append(f"{name}{f' ({unit})' if unit else ''}")
+                columns.append([number(float(value), digits=4) for value in values])
+        for found in timed:
+            head.append(method_name(found.method))
+            columns.append([number(float(value), signed=True) for value in found.timesteps[sample, :length]])
+        return table(head, list(zip(*columns, strict=True)))
+
+    # -- about -------------------------------------------------------------------------------------------------------
+
+    def _about(self) -> str:
+        parts = ["<h2>How this page was made</h2>"]
+        parts.append(details("The explainers", self._methods_table()))
+        if self.model is not None:
+            parts.append(details("The model", self._card()))
+        parts.append(details("Versions and how to make it again", self._provenance()))
+        return "".join(parts)
+
+    def _methods_table(self) -> str:
+        rows = []
+        for found in self.attributions.values():
+            attrs = found.attrs
+            promise = {"exact": "adds up exactly", "converges": "adds up in the limit", "none": "does not add up"}
+            gap = float(np.abs(found.completeness_gap).max())
+            rows.append(
+                (
+                    METHOD_NAMES.get(found.method, found.method),
+                    found.resolution,
+                    _options_words(found.options),
+                    attrs["baseline_name"],
+                    promise[str(attrs["completeness"])],
+                    number(gap, digits=2) if attrs["completeness"] != "none" else "",
+                    f"{attrs['forward_evaluations']:,} / {attrs['backward_evaluations']:,}",
+                    f"{attrs['seconds']:.2f}",
+                    attrs["source"],
+                )
+            )
+        head = (
+            "Explainer", "Tells apart", "Options", "Baseline", "Promise", "Largest gap",
+            "Evaluations forward / backward", "Seconds", "Source",
+        )  # fmt: skip
+        return table(head, rows, text=True)
+
+    def _card(self) -> str:
+        card = describe(self.model)
+        parts = [table((), card.rows, text=True)]
+        if card.metrics:
+            names = list(dict.fromkeys(metric for row in card.metrics.values() for metric in row))
+            rows = [
+                (name.replace("_", " "), *(f"{row[metric]:.3f}" if metric in row else "" for metric in names))
+                for name, row in card.metrics.items()
+            ]
+            parts.append("<h3>On held-out data</h3>")
+            parts.append(table(("", *(name.replace("_", " ") for name in names)), rows))
+        if card.layers:
+            parts.append("<h3>Layers</h3>")
+            parts.append(table(("Name", "Kind", "Reads", "Gives", "Parameters"), card.layers, text=True))
+        if card.features:
+            parts.append("<h3>Features</h3>")
+            rows_ = [
+                (name, unit, made, number(center), number(scale)) for name, unit, made, center, scale in card.features
+            ]
+            parts.append(table(("Name", "Unit", "Made from", "Center", "Scale"), rows_, text=True))
+        return "".join(parts)
+
+    def _provenance(self) -> str:
+        first = self._first
+        rows = [
+            ("Explained", f"{first.attrs['output']} of {', '.join(sorted(self._explained_names()))}"),
+            ("Seed", str(first.attrs["seed"])),
+            ("Model hash", str(first.attrs["model"])),
+        ]
+        versions: dict[str, str] = {}
+        for found in self.attributions.values():
+            versions |= found.versions
+        rows += [(f"{name}", version) for name, version in versions.items()]
+        if self.redact:
+            rows.append(("Redacted", "raw inputs, clock times and sample names were left out"))
+        text = table((), rows, text=True)
+        if self.command:
+            text += f"<p>Made by:</p><pre><code>{escape(self.command)}</code></pre>"
+        return text
+
+    def _explained_names(self) -> set[str]:
+        return {explained_name(self._first, sample) for sample in range(len(self._first))}
+
+    # -- checks ------------------------------------------------------------------------------------------------------
+
+    def _check_same_problem(self) -> None:
+        first = self._first
+        if len(first) > MOST_SAMPLES:
+            raise InvalidInputError(
+                f"the attributions hold {len(first)} samples; a report shows up to {MOST_SAMPLES}. Explain fewer, or "
+                "save the attributions for analysis."
+            )
+        for name, found in self.attributions.items():
+            for part in ("input", "target_output", "length"):
+                same = found.dataset[part].shape == first.dataset[part].shape and np.array_equal(
+                    found.dataset[part].to_numpy(), first.dataset[part].to_numpy()
+                )
+                if not same:
+                    what = {"input": "inputs", "target_output": "targets", "length": "lengths"}[part]
+                    raise InvalidInputError(
+                        f"{name} explains other {what} than {next(iter(self.attributions))}; a report compares "
+                        "explanations of the same predictions."
+                    )
+
+    @torch.no_grad()
+    def _record(self) -> Trace | None:
+        """Return the trace of the explained inputs, where the model holds an LSTM."""
+        if self.model is None:
+            return None
+        predictor = self.model if isinstance(self.model, Predictor) else Predictor(self.model)
+        if predictor.module is None or not lstm_modules(predictor.module):
+            return None
+        inputs, lengths = torch.as_tensor(self._first.inputs), torch.as_tensor(self._first.lengths)
+        if self._first.feature_names == ("token",):
+            inputs = inputs[..., 0]
+        if isinstance(predictor.module, LSTMModel):
+            return predictor.module.trace(inputs, lengths)
+        checked, lengths = predictor.check(inputs, lengths)
+        try:
+            with predictor.evaluation(), record(predictor.module) as recording:
+                predictor.scores(checked, lengths)
+            trace = recording.trace
+        except GatelensError:
+            return None
+        whole = all(layer.cell_state.shape[:2] == checked.shape[:2] for layer in trace.values())
+        return Trace(trace, lengths=lengths) if whole else None
+
+
+def _as_mapping(attributions: Any) -> dict[str, Attribution]:
+    if isinstance(attributions, Attribution):
+        attributions = [attributions]
+    pairs = attributions.items() if isinstance(attributions, Mapping) else ((None, found) for found in attributions)
+    result: dict[str, Attribution] = {}
+    for name, found in pairs:
+        if not isinstance(found, Attribution):
+            raise InvalidTypeError(f"attributions holds a {type(found).__name__}; expected results of an explainer.")
+        label = str(name) if name is not None else found.method
+        while label in result:
+            label += " again"
+        result[label] = found
+    if not result:
+        raise InvalidInputError("there is no attribution to report; pass at least one.")
+    return result
+
+
+def _sentence(narrative: Narrative) -> str:
+    before, strong, after = narrative.headline
+    return f"{before} {strong}{'' if after.startswith(('.', ',')) else ' '}{after}"
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _options_words(options: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {json.dumps(value) if isinstance(value, (list, dict)) else value}"
+                     for name, value in options.items() if value is not None)  # fmt: skip

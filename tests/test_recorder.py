@@ -1,0 +1,300 @@
+"""`record` on any module with `nn.LSTM`, against a plain loop, and the module left as found."""
+
+import pytest
+import torch
+from helpers.draws import make_model
+from helpers.lstm_loop import QUANTITIES, run_lstm
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.nn.utils.rnn import pack_padded_sequence
+
+from gatelens.models import GatelensError, ModelError, record
+
+
+def make_lstm(seed: int = 0, **options) -> nn.LSTM:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        module = nn.LSTM(**options).double()
+        with torch.no_grad():
+            for parameter in module.parameters():
+                parameter.mul_(2)  # away from the linear middle of the gates
+        return module.eval()
+
+
+def random(*shape: int, seed: int = 1) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def assert_trace_is(trace, expected, atol=1e-12):
+    assert list(trace) == list(expected)
+    for name, layer in expected.items():
+        for quantity in QUANTITIES:
+            torch.testing.assert_close(
+                getattr(trace[name], quantity),
+                layer[quantity],
+                rtol=0,
+                atol=atol,
+                msg=lambda text, name=name, quantity=quantity: f"{name} {quantity}: {text}",
+            )
+
+
+@st.composite
+def lstms(draw):
+    hidden = draw(st.integers(2, 5))
+    size = draw(st.integers(1, 4))
+    module = make_lstm(
+        draw(st.integers(0, 1000)),
+        input_size=size,
+        hidden_size=hidden,
+        num_layers=draw(st.integers(1, 3)),
+        bidirectional=draw(st.booleans()),
+        batch_first=draw(st.booleans()),
+        bias=draw(st.booleans()),
+        proj_size=draw(st.sampled_from([0, hidden - 1])),
+    )
+    batch, steps = draw(st.integers(1, 4)), draw(st.integers(1, 7))
+    state = None
+    if draw(st.booleans()):
+        count = module.num_layers * (2 if module.bidirectional else 1)
+        state = (random(count, batch, module.proj_size or hidden, seed=2), random(count, batch, hidden, seed=3))
+    return module, random(batch, steps, size), state
+
+
+@given(lstms())
+@settings(max_examples=40)
+def test_tensor_in_equals_the_loop(drawn):
+    """Stacked, bidirectional, projected, without bias, either layout, from any state: the loop's numbers to 1e-12."""
+    module, inputs, state = drawn
+    with record(module) as recording, torch.no_grad():
+        module(inputs if module.batch_first else inputs.transpose(0, 1), state)
+    expected = run_lstm(module, inputs, state=state)[3]
+    assert_trace_is(recording.trace, expected)
+    assert recording.trace.lengths.tolist() == [inputs.shape[1]] * inputs.shape[0]
+
+
+@given(lstms(), st.data())
+@settings(max_examples=40)
+def test_packed_sequence_in_equals_the_loop(drawn, data):
+    """A PackedSequence, sorted or not, gives each sequence the loop's numbers, in the caller's order, 0 at padding."""
+    module, inputs, state = drawn
+    batch, steps = inputs.shape[:2]
+    lengths = data.draw(st.lists(st.integers(1, steps), min_size=batch, max_size=batch))
+    enforce_sorted = data.draw(st.booleans())
+    if enforce_sorted:
+        lengths = sorted(lengths, reverse=True)
+    packed = pack_padded_sequence(inputs, lengths, batch_first=True, enforce_sorted=enforce_sorted)
+    with record(module) as recording, torch.no_grad():
+        module(packed, state)
+    expected = run_lstm(module, inputs[:, : max(lengths)], lengths, state)[3]
+    assert_trace_is(recording.trace, expected)
+    assert recording.trace.lengths.tolist() == lengths
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("proj_size", [0, 2])
+def test_unbatched_input(bidirectional, proj_size):
+    """An unbatched (T, D) input is recorded as a batch of one, with or without an initial state."""
+    module = make_lstm(input_size=3, hidden_size=4, num_layers=2, bidirectional=bidirectional, proj_size=proj_size)
+    inputs, count = random(5, 3), 4 if bidirectional else 2
+    state = (random(count, proj_size or 4, seed=2), random(count, 4, seed=3))
+    for given_state in (None, state):
+        with record(module) as recording, torch.no_grad():
+            module(inputs, given_state)
+        batched = None if given_state is None else tuple(part[:, None] for part in given_state)
+        assert_trace_is(recording.trace, run_lstm(module, inputs[None], state=batched)[3])
+
+
+def test_padding_is_zero_whatever_the_memory_held():
+    """Traces hold no leftover memory at padding: with every fresh tensor filled with NaN, they are finite and 0."""
+    module = make_lstm(input_size=2, hidden_size=3, num_layers=2, bidirectional=True, batch_first=True)
+    packed = pack_padded_sequence(random(3, 6, 2), [6, 2, 4], batch_first=True, enforce_sorted=False)
+    torch.use_deterministic_algorithms(True)  # and fills what torch.empty returns with NaN
+    try:
+        with record(module) as recording, torch.no_grad():
+            module(packed)
+        trace = recording.trace
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert_trace_is(trace, run_lstm(module, random(3, 6, 2), [6, 2, 4])[3])
+
+
+class Encoder(nn.Module):
+    """Two LSTMs, one of them in a submodule, the second starting where the first ended."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = make_lstm(1, input_size=2, hidden_size=3, batch_first=True)
+        self.inner = nn.ModuleDict({"second": make_lstm(2, input_size=3, hidden_size=3, batch_first=True)})
+        self.frozen = nn.Parameter(torch.zeros(2), requires_grad=False)
+        self.drop = nn.Dropout(0.5)
+        self.fail = False
+
+    def forward(self, inputs):
+        output, state = self.first(inputs)
+        if self.fail:
+            raise RuntimeError("stopped inside")
+        return self.inner["second"](input=self.drop(output), hx=state)[0]
+
+
+def test_several_lstms_and_keywords():
+    """Each LSTM is named by its path; `input=` and `hx=` by keyword are understood."""
+    module, inputs = Encoder().eval(), random(2, 4, 2)
+    with record(module) as recording, torch.no_grad():
+        module(inputs)
+    output, final_h, final_c, first = run_lstm(module.first, inputs, path="first")
+    second = run_lstm(module.inner["second"], output, state=(final_h, final_c), path="inner.second")[3]
+    assert_trace_is(recording.trace, {**first, **second})
+
+
+def test_a_module_called_twice():
+    """Later calls of one LSTM get "#2", "#3", also when their input has another length."""
+    module = make_lstm(input_size=2, hidden_size=3, num_layers=2, batch_first=True)
+    first, second = random(2, 4, 2), random(2, 6, 2, seed=5)
+    with record(module) as recording, torch.no_grad():
+        for inputs in (first, second, first):
+            module(inputs)
+    expected = {}
+    for suffix, inputs in (("", first), ("#2", second), ("#3", first)):
+        expected |= {f"{name}{suffix}": layer for name, layer in run_lstm(module, inputs)[3].items()}
+    assert_trace_is(recording.trace, expected)
+
+
+def test_names_in_a_numbered_list():
+    """An LSTMModel's layers are called lstm.0, lstm.0.reverse, lstm.1, ..., without a second number."""
+    model = make_model(input_size=2, hidden_sizes=(3, 2), bidirectional=True)
+    with record(model) as recording:
+        model(random(1, 3, 2))
+    assert list(recording.trace) == ["lstm.0", "lstm.0.reverse", "lstm.1", "lstm.1.reverse"]
+
+
+def test_float32_equals_the_loop():
+    """In float32 the trace is the float64 loop's to 1e-6."""
+    module = make_lstm(input_size=3, hidden_size=4, num_layers=2, bidirectional=True, batch_first=True)
+    inputs = random(3, 20, 3).float()
+    rough = make_lstm(input_size=3, hidden_size=4, num_layers=2, bidirectional=True, batch_first=True).float()
+    module.load_state_dict(rough.state_dict())
+    with record(rough) as recording, torch.no_grad():
+        rough(inputs)
+    layers = {name: layer.map(torch.Tensor.double) for name, layer in recording.trace.items()}
+    assert_trace_is(layers, run_lstm(module, inputs.double())[3], atol=1e-6)
+
+
+def snapshot(module: nn.Module):
+    return {
+        "hooks": [(len(part._forward_hooks), len(part._forward_pre_hooks)) for part in module.modules()],
+        "training": [part.training for part in module.modules()],
+        "requires_grad": [parameter.requires_grad for parameter in module.parameters()],
+        "gradients": [parameter.grad is None for parameter in module.parameters()],
+        "weights": {name: value.numpy().tobytes() for name, value in module.state_dict().items()},
+        "generator": torch.get_rng_state().tolist(),
+    }
+
+
+@pytest.mark.parametrize("differentiable", [False, True])
+@pytest.mark.parametrize("fail", [False, True])
+def test_module_is_left_as_found(differentiable, fail):
+    """Hooks, modes, flags, weights and torch's generator are as before, also when the forward raises inside."""
+    module = Encoder().train()
+    module.drop.eval()
+    module.inner["second"].weight_hh_l0.requires_grad_(False)
+    module.fail = fail
+    module.first.register_forward_hook(lambda *_: None)
+    before = snapshot(module)
+    if fail:
+        with pytest.raises(RuntimeError, match="stopped inside"), record(module, differentiable=differentiable):
+            module(random(2, 4, 2))
+    else:
+        with record(module, differentiable=differentiable) as recording:
+            module(random(2, 4, 2))
+        assert all(not value.requires_grad for v in recording.trace.values() for value in v.quantities().values())
+    assert snapshot(module) == before
+
+
+@pytest.mark.parametrize("differentiable", [False, True])
+def test_recording_does_not_change_the_output(differentiable):
+    """The module returns bit for bit what it returns unrecorded."""
+    module, inputs = Encoder().eval(), random(2, 4, 2)
+    expected = module(inputs)
+    with record(module, differentiable=differentiable):
+        assert torch.equal(module(inputs), expected)
+
+
+def test_differentiable_takes_the_input_by_keyword():
+    """An LSTM that is called with input=... can be recorded with its graph."""
+
+    class ByKeyword(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.lstm = make_lstm(input_size=2, hidden_size=3, batch_first=True)
+
+        def forward(self, inputs):
+            return self.lstm(input=inputs)[0]
+
+    module, inputs = ByKeyword().requires_grad_(False), random(1, 4, 2)
+    with record(module, differentiable=True) as recording:
+        assert module(inputs).requires_grad
+    assert_trace_is(recording.trace, run_lstm(module.lstm, inputs, path="lstm")[3])
+    assert not inputs.requires_grad
+
+
+def test_a_module_without_lstm_is_refused():
+    """Without an nn.LSTM there is nothing to record; the error names the class and what else can be done."""
+    with (
+        pytest.raises(ModelError, match=r"GRU holds no nn\.LSTM.*integrated_gradients") as caught,
+        record(nn.GRU(2, 3)),
+    ):
+        pass
+    assert isinstance(caught.value, GatelensError)
+    assert isinstance(caught.value, ValueError)
+
+
+def test_nothing_called_is_refused():
+    """A trace of a module that was not called is refused, and says where to call it."""
+    with record(nn.LSTM(2, 3)) as recording:
+        pass
+    with pytest.raises(ModelError, match="call the module inside the `with record"):
+        _ = recording.trace
+
+
+def test_active_dropout_between_layers_is_refused():
+    """In training mode with dropout between layers the upper layers' input is unknown; eval mode works."""
+    module = make_lstm(input_size=2, hidden_size=3, num_layers=2, dropout=0.5).train()
+    with record(module), pytest.raises(ModelError, match=r"training mode with dropout=0\.5.*module\.eval\(\)"):
+        module(random(4, 1, 2))
+    module.eval()
+    with record(module) as recording:
+        module(random(4, 1, 2))
+    assert_trace_is(recording.trace, run_lstm(module, random(4, 1, 2).transpose(0, 1))[3])
+
+
+def test_calls_with_different_batches_are_refused():
+    """A Trace has one batch; calls with 2 and 3 sequences do not fit into one."""
+    module = make_lstm(input_size=2, hidden_size=3, batch_first=True)
+    with record(module) as recording:
+        module(random(2, 4, 2))
+        module(random(3, 4, 2))
+    with pytest.raises(ModelError, match="2 and 3 sequences"):
+        _ = recording.trace
+
+
+@pytest.mark.parametrize("changed", ["inputs", "output", "weights"])
+def test_a_change_in_place_is_refused(changed):
+    """What the gates are rebuilt from was overwritten after the call: an error, and never wrong numbers."""
+    module = make_lstm(input_size=2, hidden_size=3, batch_first=True)
+    inputs = random(2, 4, 2)
+    with record(module) as recording, torch.no_grad():
+        output, _ = module(inputs)
+    _ = recording.trace
+    with torch.no_grad():
+        {"inputs": inputs, "output": output, "weights": module.weight_hh_l0}[changed].mul_(2)
+    with pytest.raises(ModelError, match="in place"):
+        _ = recording.trace
+
+
+def test_inference_mode_works():
+    """Recording under torch.inference_mode gives the loop's numbers, too."""
+    module, inputs = make_lstm(input_size=2, hidden_size=3, num_layers=2, batch_first=True), random(2, 4, 2)
+    with record(module) as recording, torch.inference_mode():
+        module(inputs)
+    assert_trace_is(recording.trace, run_lstm(module, inputs)[3])
