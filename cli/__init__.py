@@ -1,1 +1,5 @@
 """The `gatelens` command."""
+
+from .app import main
+
+__all__ = ["main"]

@@ -265,8 +265,9 @@ def _time_reasons(attribution: Attribution, values: NDArray[np.float64]) -> list
         if amount != 0:
             words = span(first, last, len(course), interval)
             verb = "raised" if amount > 0 else "lowered"
+            name = "The whole sequence" if words == "throughout" else f"What happened {words}"
             text = f"{verb} it."
-            reasons.append(Reason(f"What happened {words}", amount, effect(amount, attribution), text, first, last))
+            reasons.append(Reason(name, amount, effect(amount, attribution), text, first, last))
     return reasons
 
 

@@ -1,5 +1,9 @@
 """Small models and sequences that the tests of explainers share."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import numpy as np
 import torch
 from gatelens.models import LSTMConfig, LSTMModel

@@ -1,0 +1,138 @@
+"""What the commands share: options, reading the model and the table, and talking to a terminal."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from ..explainers import Attribution
+    from ..models import LSTMModel, SequenceData
+    from ..models.predictor import Output
+
+MODEL = Annotated[Path, typer.Argument(help="Folder of a saved model (config.json, weights.safetensors, data.json).")]
+INPUT = Annotated[Path, typer.Option("--input", "-i", help="CSV, one row a timestep, oldest first.")]
+METHOD = Annotated[
+    list[str] | None,
+    typer.Option("--method", "-m", help="Explainer to use; repeat for several. See `gatelens methods`."),
+]
+TARGET = Annotated[
+    str | None,
+    typer.Option("--target", "-t", help="Class or output to explain (name or number); else the predicted one."),
+]
+BASELINE = Annotated[
+    str | None,
+    typer.Option(help='What to compare with: "mean" (of the model\'s data.json), "zero", "pad" or a number.'),
+]
+OUTPUT = Annotated[
+    str | None, typer.Option(help='Explain the "probability" (default for classes) or the "logit", the raw score.')
+]
+END = Annotated[
+    str | None, typer.Option(help="Explain the window that ends at this time, e.g. 2010-10-05T18:03; else the newest.")
+]
+WINDOWS = Annotated[str, typer.Option(help='"last": the newest window (of each id), or "all" of them.')]
+STRIDE = Annotated[int, typer.Option(help="Rows from one window to the next, with --windows all.")]
+ID_COLUMN = Annotated[str | None, typer.Option(help="Column that tells sequences apart.")]
+SEED = Annotated[int, typer.Option(help="Seed of everything random.")]
+JSON = Annotated[bool, typer.Option("--json", help="Print JSON on standard output, for programs.")]
+
+
+def console() -> Console:
+    """Return the console for tables, on standard output."""
+    from rich.console import Console
+
+    return Console(highlight=False)
+
+
+def say(text: str) -> None:
+    """Write a line for the person at the terminal, on standard error."""
+    sys.stderr.write(text + "\n")
+
+
+def print_json(values: Any) -> None:
+    """Write JSON on standard output."""
+    sys.stdout.write(json.dumps(values, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_sequences(
+    model: LSTMModel,
+    path: Path,
+    *,
+    windows: str = "last",
+    stride: int = 1,
+    end: str | None = None,
+    id_column: str | None = None,
+) -> SequenceData:
+    """Return the sequences of a CSV as the model reads them."""
+    from ..models import DataSpec, InvalidInputError, SequenceData
+    from ..models.sequence_data import read_table, spec_of_columns
+
+    if windows not in ("last", "all"):
+        raise InvalidInputError(f'--windows is {windows!r}; expected "last" or "all".')
+    frame = read_table(path)
+    spec = model.data or DataSpec()
+    if not spec.features and spec.vocabulary is None:
+        if model.config.input_size is None:
+            raise InvalidInputError(
+                "this model reads token ids, and its data.json has no vocabulary, so a CSV cannot be turned into ids; "
+                "use the Python API with ids."
+            )
+        dropped = [] if id_column is None else [id_column]
+        known = spec_of_columns(frame.drop(columns=dropped, errors="ignore"), model.config.input_size, str(path))
+        spec = DataSpec(features=known.features, classes=spec.classes, outputs=spec.outputs, window=spec.window)
+        model.data = spec
+    data = SequenceData.from_frame(
+        frame, spec, windows="all" if windows == "all" else "last", stride=stride, end=end, id_column=id_column,
+        source=str(path),
+    )  # fmt: skip
+    for note in data.notes:
+        say(f"note: {note}")
+    return data
+
+
+def explain_sequences(
+    model: LSTMModel,
+    data: SequenceData,
+    methods: list[str],
+    *,
+    target: str | None = None,
+    baseline: str | None = None,
+    output: str | None = None,
+    seed: int = 0,
+) -> dict[str, Attribution]:
+    """Explain sequences by several methods, with a progress bar where a person watches."""
+    from ..explainers import explain
+
+    classes = model.config.task in ("binary", "multiclass")
+    explained = cast("Output", output or ("probability" if classes else "logit"))  # a wrong word: Predictor refuses it
+    return explain(
+        model,
+        data.inputs,
+        methods,
+        target=int(target) if target is not None and target.lstrip("-").isdigit() else target,
+        lengths=data.lengths,
+        baseline=_baseline(model, baseline),
+        output=explained,
+        seed=seed,
+        progress=sys.stderr.isatty(),
+        sample_names=data.sample_names,
+        times=data.times,
+    )
+
+
+def _baseline(model: LSTMModel, name: str | None) -> str | float:
+    """Return the baseline asked for; else the model's own mean, the pad token, or zero."""
+    if name is not None:
+        try:
+            return float(name)
+        except ValueError:
+            return name
+    if model.config.reads_tokens:
+        return "pad"
+    return "mean" if model.data is not None and model.data.baseline is not None else "zero"

@@ -1,0 +1,133 @@
+"""`gatelens explain`: attributions of a CSV's sequences, saved as netCDF."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from .common import (
+    BASELINE,
+    END,
+    ID_COLUMN,
+    INPUT,
+    JSON,
+    METHOD,
+    MODEL,
+    OUTPUT,
+    SEED,
+    STRIDE,
+    TARGET,
+    WINDOWS,
+    console,
+    explain_sequences,
+    print_json,
+    read_sequences,
+    say,
+)
+
+if TYPE_CHECKING:
+    from ..explainers import Attribution
+
+OUT = Annotated[
+    Path | None, typer.Option("--out", "-o", help="netCDF file to write (.nc); with several methods, one file each.")
+]
+
+
+def explain(
+    model: MODEL,
+    input: INPUT,  # noqa: A002 - the option is called --input
+    method: METHOD = None,
+    out: OUT = None,
+    target: TARGET = None,
+    baseline: BASELINE = None,
+    output: OUTPUT = None,
+    end: END = None,
+    windows: WINDOWS = "last",
+    stride: STRIDE = 1,
+    id_column: ID_COLUMN = None,
+    seed: SEED = 0,
+    json: JSON = False,
+) -> None:
+    """Explain the predictions for a CSV and save the attributions."""
+    from ..models import InvalidInputError, load
+
+    if out is not None and out.suffix != ".nc":
+        raise InvalidInputError(f"--out is {out}; expected a name that ends in .nc, e.g. attribution.nc.")
+    loaded = load(model)
+    data = read_sequences(loaded, input, windows=windows, stride=stride, end=end, id_column=id_column)
+    methods = method or ["integrated_gradients"]
+    found = explain_sequences(loaded, data, methods, target=target, baseline=baseline, output=output, seed=seed)
+    files = {}
+    for name, attribution in found.items():
+        if out is not None:
+            path = out if len(found) == 1 else out.with_name(f"{out.stem}.{name}{out.suffix}")
+            files[name] = str(attribution.save(path))
+    if json:
+        print_json({name: _as_json(attribution, files.get(name)) for name, attribution in found.items()})
+        return
+    for name, attribution in found.items():
+        _print(name, attribution)
+    for written in files.values():
+        say(f"wrote {written}")
+
+
+def _as_json(attribution: Attribution, path: str | None) -> dict[str, Any]:
+    from ..reports.narrative import explained_name
+
+    samples = []
+    for index, sample in enumerate(attribution.sample_names):
+        length = int(attribution.lengths[index])
+        samples.append(
+            {
+                "sample": sample,
+                "explained": explained_name(attribution, index),
+                "prediction": float(attribution.prediction[index]),
+                "baseline_prediction": float(attribution.baseline_prediction[index]),
+                "completeness_gap": float(attribution.completeness_gap[index]),
+                "timesteps": [float(value) for value in attribution.timesteps[index, :length]],
+                "features": _features(attribution, index),
+            }
+        )
+    return {
+        "method": attribution.method,
+        "output": attribution.attrs["output"],
+        "resolution": attribution.resolution,
+        "seconds": attribution.attrs["seconds"],
+        "forward_evaluations": int(attribution.attrs["forward_evaluations"]),
+        "backward_evaluations": int(attribution.attrs["backward_evaluations"]),
+        "file": path,
+        "samples": samples,
+    }
+
+
+def _features(attribution: Attribution, index: int) -> dict[str, float] | None:
+    if not attribution.resolves_features:
+        return None
+    return {
+        name: float(value) for name, value in zip(attribution.feature_names, attribution.features[index], strict=True)
+    }
+
+
+def _print(name: str, attribution: Attribution) -> None:
+    """Print the reasons of the first samples."""
+    from ..reports.narrative import explained_name, find_reasons
+    from ..reports.wording import effect, level, method_name
+
+    out = console()
+    shown = min(len(attribution), 5)
+    for index in range(shown):
+        prediction = level(float(attribution.prediction[index]), attribution)
+        what = f"{attribution.sample_names[index]}, {explained_name(attribution, index)} {prediction}"
+        out.print(f"{method_name(name)}: {what}", style="bold", markup=False)
+        reasons, rest = find_reasons(attribution, index)
+        for reason in reasons:
+            out.print(f"  {reason.effect_text:>12}  {reason.name} {reason.text}", markup=False)
+        if rest:
+            out.print(f"  {rest}", markup=False)
+        if attribution.attrs["completeness"] != "none":
+            gap = effect(float(attribution.completeness_gap[index]), attribution)
+            out.print(f"  Left unexplained: {gap}.", markup=False)
+    if len(attribution) > shown:
+        out.print(f"... and {len(attribution) - shown} more samples", markup=False)

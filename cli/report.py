@@ -1,0 +1,82 @@
+"""`gatelens report`: the HTML page for a CSV's sequences."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .common import (
+    BASELINE,
+    END,
+    ID_COLUMN,
+    INPUT,
+    JSON,
+    METHOD,
+    MODEL,
+    OUTPUT,
+    SEED,
+    STRIDE,
+    TARGET,
+    WINDOWS,
+    explain_sequences,
+    print_json,
+    read_sequences,
+    say,
+)
+
+OUT = Annotated[Path, typer.Option("--out", "-o", help="HTML file to write.")]
+TITLE = Annotated[str | None, typer.Option(help="Title of the page.")]
+REDACT = Annotated[bool, typer.Option("--redact", help="Leave raw inputs, clock times and sample names out.")]
+
+
+def report(
+    model: MODEL,
+    input: INPUT,  # noqa: A002 - the option is called --input
+    out: OUT = Path("report.html"),
+    method: METHOD = None,
+    target: TARGET = None,
+    baseline: BASELINE = None,
+    output: OUTPUT = None,
+    end: END = None,
+    windows: WINDOWS = "last",
+    stride: STRIDE = 1,
+    id_column: ID_COLUMN = None,
+    title: TITLE = None,
+    redact: REDACT = False,
+    seed: SEED = 0,
+    json: JSON = False,
+) -> None:
+    """Explain the predictions for a CSV on one HTML page."""
+    from ..explainers import DEFAULT_METHODS
+    from ..models import InvalidInputError, load
+    from ..reports import Report
+    from ..reports.report import MOST_SAMPLES
+
+    if out.suffix.lower() not in (".html", ".htm"):
+        raise InvalidInputError(f"--out is {out}; expected a name that ends in .html, e.g. report.html.")
+    loaded = load(model)
+    data = read_sequences(loaded, input, windows=windows, stride=stride, end=end, id_column=id_column)
+    if len(data) > MOST_SAMPLES:
+        raise InvalidInputError(
+            f"{input} has {len(data)} sequences; a report shows up to {MOST_SAMPLES}. Choose fewer with "
+            "--windows last, --stride or --end, or explain them all with `gatelens explain`."
+        )
+    methods = method or list(DEFAULT_METHODS)
+    found = explain_sequences(loaded, data, methods, target=target, baseline=baseline, output=output, seed=seed)
+    command = _command(model, input, out, end, redact=redact)
+    path = Report(found, model=loaded, title=title, redact=redact, command=command).save(out)
+    if json:
+        print_json({"report": str(path), "samples": len(data), "methods": methods})
+        return
+    say(f"wrote {path}")
+
+
+def _command(model: Path, source: Path, out: Path, end: str | None, *, redact: bool) -> str:
+    """Return the command for the page's own record; a redacted page names no files."""
+    if redact:
+        return "gatelens report MODEL --input CSV --redact"
+    words = ["gatelens", "report", model.name, "--input", source.name, "--out", out.name]
+    return shlex.join(words + (["--end", end] if end else []))
