@@ -208,24 +208,50 @@ def test_tokens_equal_gradient_explainer_on_the_embedding(with_background):
     np.random.set_state(before)  # noqa: NPY002
 
 
-@pytest.mark.parametrize("reads", ["features", "tokens", "tokens with a background"])
-def test_the_standard_error_is_one(reads):
-    """Over many seeds the estimates scatter as the standard error says, and the truth lies within four of them."""
-    if reads == "features":
-        model, inputs, background = lstm(strength=3.0), sequences(1, 4, 3), sequences(5, 4, 3, seed=2)
+@pytest.mark.parametrize("with_background", [False, True])
+@pytest.mark.parametrize("reads_tokens", [False, True])
+def test_the_standard_error_is_that_of_the_draws(reads_tokens, with_background):
+    """It is the standard deviation of the drawn contributions over the root of their number; of a token, of its sum."""
+    samples, seed = 60, 2
+    if reads_tokens:
+        model = lstm(vocab_size=9, embedding_dim=4)
+        inputs, background = token_ids(1, 5), token_ids(3, 5, seed=6)
+        network, embed = Embedded(model), model.embedding
     else:
-        model, inputs = lstm(strength=3.0, vocab_size=9, embedding_dim=5), token_ids(1, 4)
-        background = None if reads == "tokens" else token_ids(3, 4, seed=3)
+        model = network = lstm()
+        inputs, background = sequences(1, 5, 3), sequences(3, 5, 3, seed=6)
+        embed = torch.nn.Identity()
+    result = GradientSHAP(model, background=background if with_background else None, samples=samples, seed=seed)
+    result = result.explain(inputs)
+    references = embed(background if with_background else torch.zeros_like(inputs)).detach()
+    end, draws = embed(inputs).detach(), np.random.RandomState(seed)
+    contributions = []
+    for _ in range(samples):
+        reference, position = references[draws.choice(len(references))], draws.uniform()
+        point = (position * end + (1 - position) * reference).requires_grad_()
+        (gradient,) = torch.autograd.grad(network(point).sum(), point)
+        contribution = (gradient * (end - reference))[0]  # (T, E)
+        contributions.append(contribution.sum(1, keepdim=True) if reads_tokens else contribution)
+    drawn = torch.stack(contributions).numpy()  # (samples, T, D)
+    np.testing.assert_allclose(result.values[0], drawn.mean(0), rtol=0, atol=1e-5)
+    np.testing.assert_allclose(result.std_error[0], drawn.std(0) / np.sqrt(samples), rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("reads_tokens", [False, True])
+def test_the_truth_lies_within_four_standard_errors(reads_tokens):
+    """Over many seeds the estimates scatter about the truth (a large sample) as far as the standard error says."""
+    if reads_tokens:
+        model, inputs, background = lstm(strength=3.0, vocab_size=9, embedding_dim=5), token_ids(1, 4), None
+    else:
+        model, inputs, background = lstm(strength=3.0), sequences(1, 4, 3), sequences(5, 4, 3, seed=2)
 
     def run(seed, samples):
         return GradientSHAP(model, background=background, samples=samples, seed=seed).explain(inputs)
 
     truth = run(999, 4000)
     results = [run(seed, 100) for seed in range(40)]
-    estimates, claimed = (np.stack([part for part in parts]) for parts in (
-        [result.values for result in results], [result.std_error for result in results],
-    ))  # (40, 1, T, D)
-    error = np.sqrt(claimed**2 + truth.std_error**2)
+    estimates = np.stack([result.values for result in results])  # (40, 1, T, D)
+    error = np.sqrt(np.stack([result.std_error for result in results]) ** 2 + truth.std_error**2)
     assert (np.abs(estimates - truth.values) <= 4 * error + 1e-7).mean() > 0.99
     ratio = np.sqrt(((estimates - truth.values) ** 2).mean(0) / (error**2).mean(0))
     assert ((ratio > 0.6) & (ratio < 1.5)).all(), ratio
