@@ -39,8 +39,7 @@ $(BIN)/python:
 $(VENV)/.dependencies: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "installing (torch, shap, captum, ...): one to three minutes the first time"
 	$(PIP) setuptools wheel
-	$(PIP) .
-	$(BIN)/python -m pip uninstall --quiet --yes gatelens
+	$(PIP) --no-build-isolation --config-settings editable_mode=strict -e .
 	@touch $@
 
 $(VENV)/.installed: $(VENV)/.dependencies $(FOLDERS)

@@ -84,15 +84,13 @@ def _row(found: dict[str, Attribution], sample: int) -> dict[str, Any]:
 def _print(rows: list[dict[str, Any]]) -> None:
     from rich.table import Table
 
-    table = Table("Two hours until", "Predicted", "Probability", box=None, pad_edge=False)
-    table.add_column("Main reason", no_wrap=True)
-    table.add_column("Checks", no_wrap=True)
+    from ..reports.wording import percent
+
+    table = Table(box=None, pad_edge=False)
+    for title in ("Two hours until", "Predicted", "Main reason", "Checks"):
+        table.add_column(title, no_wrap=True)
     for row in rows:
-        table.add_row(
-            row["window_until"],
-            row["predicted"],
-            f"{row['probability']:.0%}",
-            row["main_reason"],
-            "passed" if row["checks_passed"] else "read with care",
-        )
+        checks = "passed" if row["checks_passed"] else "read with care"
+        predicted = f"{row['predicted']}, {percent(row['probability'])}"
+        table.add_row(row["window_until"], predicted, row["main_reason"], checks)
     console().print(table)

@@ -44,7 +44,8 @@ def make_spec(center: float = 0.0, scale: float = 1.0, change_scale: float = 1.0
             FeatureSpec(name="time of day (cosine)", column="time", transform="day_cosine", group="time of day"),
         ),
         classes=CLASSES,
-        target="glucose in 30 minutes (a change over 20 mg/dL counts)",
+        target="glucose in 30 minutes",
+        target_note="fall and rise: by over 20 mg/dL",
         baseline=(0.0, 0.0, 0.0, 0.0),
         baseline_description=f"a flat trace at the average of {center:.0f} mg/dL, at no particular time of day",
         window=WindowSpec(

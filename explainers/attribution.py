@@ -238,8 +238,8 @@ class Attribution:
             raise InvalidInputError(f"{path} is not a readable netCDF file: {error}.") from None
         if dataset.attrs.get("format") != FORMAT or "attribution" not in dataset:
             raise InvalidInputError(f"{path} is netCDF, but not an attribution of gatelens.")
-        version = int(dataset.attrs.get("format_version", 0))
-        if version > FORMAT_VERSION:
+        version = dataset.attrs.get("format_version")
+        if not isinstance(version, (int, np.integer)) or not 1 <= version <= FORMAT_VERSION:
             raise InvalidInputError(f"{path} has format_version {version}; this gatelens reads up to {FORMAT_VERSION}.")
         return cls(dataset)
 
@@ -364,6 +364,7 @@ def _provenance(explainer: Explainer, problem: Problem, contribution: Contributi
         "output_unit": data.output_unit,
         "task": predictor.task or "",
         "target": data.target,
+        "target_note": data.target_note,
         "classes": json.dumps(data.classes),
         "interval_seconds": data.window.interval_seconds or 0.0,
         "seed": explainer.seed,

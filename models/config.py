@@ -74,6 +74,8 @@ class LSTMConfig:
                 f"task is 'multiclass' with output_size={self.output_size}; expected one output a class, 2 or more. "
                 "For a yes/no question use task='binary' with output_size=1."
             )
+        if isinstance(self.padding_index, bool) or not isinstance(self.padding_index, int):
+            raise InvalidTypeError(f"padding_index is {self.padding_index!r}; expected a token id, a whole number.")
         self._check_input_side()
 
     def _check_input_side(self) -> None:

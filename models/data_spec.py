@@ -53,7 +53,7 @@ class FeatureSpec:
             raise InvalidInputError(f"feature {self.name!r} has the transform {self.transform!r}; {known}")
         for entry in ("center", "scale"):
             value = getattr(self, entry)
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+            if not _is_finite_number(value):
                 raise InvalidTypeError(f"feature {self.name!r} has {entry}={value!r}; expected a finite number.")
         if self.scale == 0:
             raise InvalidInputError(f"feature {self.name!r} has scale=0; expected another number (1 leaves it as is).")
@@ -83,13 +83,14 @@ class WindowSpec:
     time_column: str | None = None
 
     def __post_init__(self) -> None:
-        if self.length is not None and (not isinstance(self.length, int) or self.length < 1):
+        whole = isinstance(self.length, int) and not isinstance(self.length, bool)
+        if self.length is not None and (not whole or self.length < 1):
             raise InvalidInputError(
                 f"window length is {self.length!r}; expected a whole number of timesteps, 1 or more."
             )
         for entry in ("interval_seconds", "max_gap_seconds", "min_gap_seconds"):
             value = getattr(self, entry)
-            if value is not None and (not isinstance(value, (int, float)) or not value > 0):
+            if value is not None and not (_is_finite_number(value) and value > 0):
                 raise InvalidInputError(f"window {entry} is {value!r}; expected seconds, more than 0.")
         if self.time_column is not None and not isinstance(self.time_column, str):
             raise InvalidTypeError(f"window time_column is {self.time_column!r}; expected a column's name.")
@@ -105,6 +106,7 @@ class DataSpec:
         outputs: Names of the outputs of a regression.
         output_unit: Unit of a regression's outputs.
         target: What is predicted, as the rest of "The model predicts ...", e.g. "glucose 30 minutes ahead".
+        target_note: What the outputs mean exactly, e.g. "fall and rise: by over 20 mg/dL".
         vocabulary: Text of each token id.
         baseline: The reference input in the model's scaled numbers, one value a feature; what "mean" stands for.
         baseline_description: The baseline in words, e.g. "a flat trace at the average glucose".
@@ -117,6 +119,7 @@ class DataSpec:
     outputs: tuple[str, ...] = ()
     output_unit: str = ""
     target: str = ""
+    target_note: str = ""
     vocabulary: tuple[str, ...] | None = None
     baseline: tuple[float, ...] | None = None
     baseline_description: str = ""
@@ -124,18 +127,9 @@ class DataSpec:
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for entry in ("features", "classes", "outputs", "vocabulary", "baseline"):
-            value = getattr(self, entry)
-            if value is not None:
-                if isinstance(value, str) or not isinstance(value, Sequence):
-                    raise InvalidTypeError(f"{entry} is {value!r}; expected a list.")
-                object.__setattr__(self, entry, tuple(value))
-        for entry in ("classes", "outputs", "vocabulary"):
-            for name in getattr(self, entry) or ():
-                if not isinstance(name, str):
-                    raise InvalidTypeError(f"{entry} holds {name!r}; expected text.")
+        self._check_kinds()
         for value in self.baseline or ():
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+            if not _is_finite_number(value):
                 raise InvalidTypeError(f"baseline holds {value!r}; expected finite numbers, one a feature.")
         names = [feature.name for feature in self.features]
         for name in names:
@@ -147,6 +141,25 @@ class DataSpec:
             )
         if not isinstance(self.provenance, Mapping):
             raise InvalidTypeError(f"provenance is {self.provenance!r}; expected an object of names and values.")
+
+    def _check_kinds(self) -> None:
+        for entry in ("features", "classes", "outputs", "vocabulary", "baseline"):
+            value = getattr(self, entry)
+            if value is None and entry in ("vocabulary", "baseline"):
+                continue
+            if isinstance(value, str) or not isinstance(value, Sequence):
+                raise InvalidTypeError(f"{entry} is {value!r}; expected a list.")
+            object.__setattr__(self, entry, tuple(value))
+        for feature in self.features:
+            if not isinstance(feature, FeatureSpec):
+                raise InvalidTypeError(f"features holds {feature!r}; expected FeatureSpec(name=...) entries.")
+        for entry in ("classes", "outputs", "vocabulary"):
+            for name in getattr(self, entry) or ():
+                if not isinstance(name, str):
+                    raise InvalidTypeError(f"{entry} holds {name!r}; expected text.")
+        for entry in ("output_unit", "target", "baseline_description"):
+            if not isinstance(getattr(self, entry), str):
+                raise InvalidTypeError(f"{entry} is {getattr(self, entry)!r}; expected text.")
 
     @property
     def feature_names(self) -> tuple[str, ...]:
@@ -178,6 +191,13 @@ class DataSpec:
         values["features"] = tuple(_part(FeatureSpec, entry, "a feature") for entry in features)
         values["window"] = _part(WindowSpec, values.get("window", {}), "window")
         return cls(**values)
+
+
+def _is_finite_number(value: object) -> bool:
+    try:
+        return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:  # a whole number beyond what a float holds
+        return False
 
 
 def _part(cls: type[_Part], values: Any, what: str) -> _Part:

@@ -35,6 +35,8 @@ def replacing_folder(path: Path) -> Iterator[Path]:
 
     An older folder at `path` stays until the new one is complete.
     """
+    if path.is_symlink():
+        path = path.resolve()  # the link stays and what it points to is replaced
     _check_parent(path)
     if path.exists() and not path.is_dir():
         raise InvalidInputError(f"{path} is a file; expected a folder's name.")

@@ -10,11 +10,15 @@ from torch import Tensor
 
 from .errors import InvalidInputError, InvalidTypeError
 
+WIDE_UNSIGNED = (torch.uint16, torch.uint32, torch.uint64)  # torch can store them and little else
+
 
 def as_tensor(inputs: Any, name: str = "inputs") -> Tensor:
     """Return inputs as a tensor without copying where possible; arrays, nested lists, and xarray/pandas values work."""
     if isinstance(inputs, Tensor):
-        return inputs.detach()
+        if inputs.is_complex():
+            raise InvalidTypeError(f"{name} holds {str(inputs.dtype).removeprefix('torch.')} values; expected numbers.")
+        return (inputs.long() if inputs.dtype in WIDE_UNSIGNED else inputs).detach()
     try:
         array = np.asarray(inputs)
     except ValueError as error:
@@ -25,7 +29,13 @@ def as_tensor(inputs: Any, name: str = "inputs") -> Tensor:
         raise InvalidTypeError(
             f"{name} holds {array.dtype} values; expected numbers (floats, or whole-number token ids)."
         )
-    return torch.as_tensor(array if array.flags.writeable else array.copy())
+    if array.dtype.kind == "u" and array.dtype.itemsize > 1:
+        array = array.astype(np.int64)
+    elif array.dtype == np.longdouble:
+        array = array.astype(np.float64)
+    array = array.astype(array.dtype.newbyteorder("="), copy=False)
+    plain = array.flags.writeable and all(stride >= 0 for stride in array.strides)
+    return torch.as_tensor(array if plain else array.copy())
 
 
 def check_inputs(inputs: Any, *, features: int | None, vocab_size: int | None, dtype: torch.dtype) -> Tensor:

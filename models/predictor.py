@@ -144,11 +144,15 @@ class Predictor:
     def scores(self, inputs: Tensor, lengths: Tensor) -> Tensor:
         """Return raw scores (B, K) or (B, T, K) of one batch, differentiable where the model is.
 
-        A model that takes no lengths sees each sequence without its padding, equal lengths together.
+        A model that takes no lengths sees each sequence without its padding, equal lengths together. Scores of each
+        timestep have all T of them again, also where the model stops at its longest sequence.
         """
         parts: list[tuple[Tensor, Tensor]] = []
         for rows, trimmed in self.uniform_blocks(inputs, lengths):
-            parts.append((rows, self._call(trimmed, lengths[rows])))
+            part = self._call(trimmed, lengths[rows])
+            if part.ndim == 3 and part.shape[1] == int(lengths[rows].max()):
+                part = nn.functional.pad(part, (0, 0, 0, inputs.shape[1] - part.shape[1]))
+            parts.append((rows, part))
         if len(parts) == 1:
             return parts[0][1]
         first = parts[0][1]

@@ -18,6 +18,7 @@ from .lstm import LSTMModel
 
 FORMAT = "gatelens.LSTMModel"
 FORMAT_VERSION = 1
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 MAX_JSON_BYTES = 16 * 2**20
 
 CONFIG_FILE, WEIGHTS_FILE, DATA_FILE = "config.json", "weights.safetensors", "data.json"
@@ -30,13 +31,21 @@ def save(model: LSTMModel, folder: str | Path) -> Path:
         The folder.
 
     Raises:
-        InvalidInputError: The folder cannot be written, holds something else, or a weight is not finite.
+        InvalidInputError: The folder cannot be written, holds something else, a weight is not finite, or the data
+            description does not fit the model.
     """
     from safetensors.torch import save_file
 
     folder = Path(folder)
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / CONFIG_FILE).exists():
-        raise InvalidInputError(f"{folder} holds files that are not a saved model; choose an empty or a new folder.")
+    present = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    others = sorted(present - {CONFIG_FILE, WEIGHTS_FILE, DATA_FILE})
+    if others or (present and WEIGHTS_FILE not in present):  # a config.json alone is somebody else's
+        raise InvalidInputError(
+            f"{folder} holds files ({', '.join(others or sorted(present))}) that are not a saved model; "
+            "choose an empty or a new folder."
+        )
+    if model.data is not None:
+        _check_data_fits(model.config, model.data)
     weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     for name, value in weights.items():
         if not torch.isfinite(value).all():
@@ -73,8 +82,14 @@ def load(folder: str | Path) -> LSTMModel:
         _check_data_fits(config, data)
     except (InvalidInputError, InvalidTypeError) as error:
         raise SavedModelError(f"{folder / DATA_FILE}: {error}") from None
-    with torch.device("meta"):  # no memory for a config's claims before the weights have borne them out
-        model = LSTMModel(config, data)
+    try:
+        with torch.device("meta"):  # no memory for a config's claims before the weights have borne them out
+            model = LSTMModel(config, data)
+    except (RuntimeError, OverflowError, TypeError):
+        raise SavedModelError(
+            f"{folder / CONFIG_FILE} describes a model too large for any machine (hidden_sizes={config.hidden_sizes}, "
+            f"reading {config.layer_input_sizes[0]}); the file is damaged."
+        ) from None
     weights = _read_weights(folder / WEIGHTS_FILE, model.state_dict())
     model.load_state_dict(weights, assign=True)
     for module in model.modules():
@@ -139,17 +154,26 @@ def _read_config(path: Path) -> LSTMConfig:
 
 
 def _check_data_fits(config: LSTMConfig, data: DataSpec) -> None:
-    if data.features and config.input_size is not None and len(data.features) != config.input_size:
-        raise InvalidInputError(f"it names {len(data.features)} features; the model reads {config.input_size}.")
-    if data.vocabulary is not None and config.vocab_size is not None and len(data.vocabulary) != config.vocab_size:
-        raise InvalidInputError(f"it names {len(data.vocabulary)} tokens; the model reads {config.vocab_size}.")
+    said = "the data description names"
+    if data.features and config.reads_tokens:
+        raise InvalidInputError(f"{said} features; the model reads token ids.")
+    if data.vocabulary is not None and not config.reads_tokens:
+        raise InvalidInputError(f"{said} tokens; the model reads features.")
+    if data.features and len(data.features) != config.input_size:
+        raise InvalidInputError(f"{said} {len(data.features)} features; the model reads {config.input_size}.")
+    if data.baseline is not None and not config.reads_tokens and len(data.baseline) != config.input_size:
+        raise InvalidInputError(
+            f"baseline has {len(data.baseline)} values; the model reads {config.input_size} features."
+        )
+    if data.vocabulary is not None and len(data.vocabulary) != config.vocab_size:
+        raise InvalidInputError(f"{said} {len(data.vocabulary)} tokens; the model reads {config.vocab_size}.")
     if data.outputs and len(data.outputs) != config.output_size:
-        raise InvalidInputError(f"it names {len(data.outputs)} outputs; the model has {config.output_size}.")
+        raise InvalidInputError(f"{said} {len(data.outputs)} outputs; the model has {config.output_size}.")
     classes = {"multiclass": (config.output_size,), "binary": (2,), "regression": ()}[config.task]
     if data.classes and len(data.classes) not in classes:
         expected = f"{classes[0]}" if classes else "none"
         raise InvalidInputError(
-            f"it names {len(data.classes)} classes; a {config.task} model of this shape has {expected}."
+            f"{said} {len(data.classes)} classes; a {config.task} model of this shape has {expected}."
         )
 
 
@@ -176,10 +200,13 @@ def _read_weights(path: Path, expected: dict[str, Tensor]) -> dict[str, Tensor]:
             raise
         raise SavedModelError(f"{path} is not a safetensors file ({error}); it is damaged or truncated.") from None
     for name, value in weights.items():
-        if not value.dtype.is_floating_point:
+        if value.dtype not in FLOATS:
             raise SavedModelError(f"{path}: the weight {name} is {value.dtype}; expected floats.")
         if not torch.isfinite(value).all():
             raise SavedModelError(f"{path}: the weight {name} holds NaN or infinite values; the training diverged.")
+    types = sorted({str(value.dtype).removeprefix("torch.") for value in weights.values()})
+    if len(types) > 1:
+        raise SavedModelError(f"{path} holds weights of {' and '.join(types)}; expected one type for all.")
     return weights
 
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 Windows = Literal["last", "all"]
 
+SECOND = np.timedelta64(1, "s")
+TIME_TRANSFORMS = ("day_sine", "day_cosine")
 TOKEN_COLUMN = "token"  # noqa: S105 - a column's name
 
 
@@ -63,7 +65,7 @@ class SequenceData:
             spec: Features, scaling and window of the model.
             windows: "last": the newest window (of each id); "all": every `stride`-th one.
             stride: Rows between the windows of "all".
-            end: The window that ends at this time instead (anything pandas reads as a time).
+            end: The window that ends at this time, or in this minute, instead (anything pandas reads as a time).
             id_column: Column that tells sequences apart; None: the table is one series.
             source: What errors call the table.
 
@@ -76,6 +78,7 @@ class SequenceData:
             raise InvalidInputError(f"stride is {stride}; expected 1 or more rows.")
         if len(frame) == 0:
             raise InvalidInputError(f"{source} has no rows below its header; expected one row a timestep.")
+        frame = frame.set_axis([str(name) for name in frame.columns], axis=1).reset_index(drop=True)
         _require_columns(frame, spec, id_column, source)
         groups: list[tuple[str, pd.DataFrame]] = [("", frame)]
         if id_column is not None:
@@ -123,8 +126,11 @@ def read_csv(
     Raises:
         InvalidInputError: The file is missing, empty or no CSV, lacks a column, or no window fits.
     """
+    frame = read_table(path)
+    if spec.vocabulary is not None and TOKEN_COLUMN in frame.columns:
+        frame[TOKEN_COLUMN] = _read_text(path, TOKEN_COLUMN)
     return SequenceData.from_frame(
-        read_table(path), spec, windows=windows, stride=stride, end=end, id_column=id_column, source=str(path)
+        frame, spec, windows=windows, stride=stride, end=end, id_column=id_column, source=str(path)
     )
 
 
@@ -137,13 +143,26 @@ def read_table(path: str | Path) -> pd.DataFrame:
         kind = "is a folder" if path.is_dir() else "does not exist"
         raise InvalidInputError(f"{path} {kind}; expected a CSV file, one row a timestep.")
     try:
-        return pd.read_csv(path)
+        frame = pd.read_csv(path)
     except pd.errors.EmptyDataError:
         raise InvalidInputError(f"{path} is empty; expected a CSV with a header and one row a timestep.") from None
     except (pd.errors.ParserError, UnicodeDecodeError, ValueError) as error:
         raise InvalidInputError(f"{path} is not a readable CSV: {str(error).strip()}.") from None
     except OSError as error:
         raise InvalidInputError(f"{path} cannot be read: {error.strerror}.") from None
+    if not frame.index.equals(pd.RangeIndex(len(frame))):  # pandas has taken the first column for row labels
+        raise InvalidInputError(
+            f"{path} has rows with more values than the header has names ({len(frame.columns)}: "
+            f"{', '.join(str(name) for name in frame.columns)}); give every column a name."
+        )
+    return frame
+
+
+def _read_text(path: str | Path, column: str) -> pd.Series[str]:
+    """Read one column as it is written: "NA", "null" and "007" are words, too."""
+    import pandas as pd
+
+    return pd.read_csv(path, usecols=[column], dtype=str, keep_default_na=False)[column]
 
 
 def spec_of_columns(frame: pd.DataFrame, features: int, source: str) -> DataSpec:
@@ -185,7 +204,7 @@ class _Table:
             frame, times, starts = _order_by_time(frame, spec, source, notes)
         columns: dict[str, NDArray[np.float64]] = {}
         for feature in spec.features:
-            if feature.source not in columns and feature.source != spec.window.time_column:
+            if feature.source not in columns and feature.transform not in TIME_TRANSFORMS:
                 columns[feature.source] = _numbers(frame, feature.source, source)
         if spec.vocabulary is not None:
             columns[TOKEN_COLUMN] = _token_ids(frame, spec.vocabulary, source)
@@ -206,17 +225,8 @@ class _Table:
 def _order_by_time(
     frame: pd.DataFrame, spec: DataSpec, source: str, notes: list[str]
 ) -> tuple[pd.DataFrame, NDArray[np.datetime64], NDArray[np.int64]]:
-    import pandas as pd
-
-    column = spec.window.time_column
-    stamps = pd.to_datetime(frame[column], errors="coerce", utc=False, format="ISO8601")
-    if stamps.isna().any():
-        row = int(stamps.isna().to_numpy().argmax())
-        raise InvalidInputError(
-            f"{source}: data row {row + 1} has {column} {frame[column].iloc[row]!r}; "
-            "expected a time such as 2010-09-12 14:20."
-        )
-    times = stamps.to_numpy().astype("datetime64[ns]")
+    assert spec.window.time_column is not None
+    times = _times(frame, spec.window.time_column, source)
     if (np.diff(times) < np.timedelta64(0)).any():
         notes.append("the rows were not in time order and have been sorted")
         order = np.argsort(times, kind="stable")
@@ -235,18 +245,42 @@ def _order_by_time(
             frame, times = frame[keep], times[keep]
     starts = np.zeros(1, dtype=np.int64)
     if spec.window.max_gap_seconds is not None:
-        pauses = np.diff(times) > np.timedelta64(int(spec.window.max_gap_seconds * 1e9), "ns")
+        pauses = np.diff(times) / SECOND > spec.window.max_gap_seconds
         starts = np.concatenate([starts, np.flatnonzero(pauses) + 1])
     return frame, times, starts
 
 
+def _times(frame: pd.DataFrame, column: str, source: str) -> NDArray[np.datetime64]:
+    """Return the times of a column, datetime64[ns] (rows,); of times with a zone, what the clock there shows."""
+    import pandas as pd
+
+    try:
+        texts = frame[column]
+        stamps = pd.to_datetime(
+            texts.astype(str) if texts.dtype.kind in "fiub" else texts, errors="coerce", format="ISO8601"
+        )
+        stamps = (stamps if stamps.dt.tz is None else stamps.dt.tz_localize(None)).dt.as_unit("ns")
+    except (ValueError, AttributeError) as error:
+        raise InvalidInputError(
+            f"{source}: the times in {column!r} cannot be read together ({error}); write all of them in one time zone "
+            "and between the years 1678 and 2261."
+        ) from None
+    bad = stamps.isna().to_numpy()
+    if bad.any():
+        row = int(bad.argmax())
+        raise InvalidInputError(
+            f"{source}: data row {frame.index[row] + 1} has {column} {frame[column].iloc[row]!r}; "
+            "expected a time such as 2010-09-12 14:20."
+        )
+    return stamps.to_numpy()
+
+
 def _spaced(times: NDArray[np.datetime64], seconds: float) -> NDArray[np.bool_]:
     """Return which rows to keep so that none follows the kept one before sooner than `seconds`."""
-    least = np.timedelta64(int(seconds * 1e9), "ns")
     keep = np.ones(len(times), dtype=bool)
     last = times[0]
     for row in range(1, len(times)):
-        if times[row] - last < least:
+        if (times[row] - last) / SECOND < seconds:
             keep[row] = False
         else:
             last = times[row]
@@ -262,7 +296,7 @@ def _numbers(frame: pd.DataFrame, column: str, source: str) -> NDArray[np.float6
         row = int(bad.argmax())
         raise InvalidInputError(
             f"{source}: column {column!r} has {int(bad.sum())} values that are missing or no finite number, "
-            f"the first in data row {row + 1} ({frame[column].iloc[row]!r}); fill or drop them first."
+            f"the first in data row {frame.index[row] + 1} ({frame[column].iloc[row]!r}); fill or drop them first."
         )
     return values
 
@@ -272,12 +306,17 @@ def _token_ids(frame: pd.DataFrame, vocabulary: tuple[str, ...], source: str) ->
     tokens = frame[TOKEN_COLUMN].astype(str)
     for row, token in enumerate(tokens):
         if token not in known:
-            raise InvalidInputError(f"{source}: data row {row + 1} has the token {token!r}, not in the vocabulary.")
+            raise InvalidInputError(
+                f"{source}: data row {frame.index[row] + 1} has the token {token!r}, not in the vocabulary."
+            )
     return np.array([known[token] for token in tokens], dtype=np.float64)
 
 
 def _require_columns(frame: pd.DataFrame, spec: DataSpec, id_column: str | None, source: str) -> None:
-    wanted = [feature.source for feature in spec.features]
+    wanted = [feature.source for feature in spec.features if feature.transform not in TIME_TRANSFORMS]
+    for feature in spec.features:
+        if feature.transform in TIME_TRANSFORMS and spec.window.time_column is None:
+            raise InvalidInputError(f"feature {feature.name!r} needs the window's time_column, which is not set.")
     if spec.vocabulary is not None:
         wanted.append(TOKEN_COLUMN)
     wanted += [column for column in (spec.window.time_column, id_column) if column is not None]
@@ -288,6 +327,11 @@ def _require_columns(frame: pd.DataFrame, spec: DataSpec, id_column: str | None,
                 f"{source} has no column {column!r}; the model needs {', '.join(dict.fromkeys(wanted))}. "
                 f"In the file: {', '.join(present)}."
             )
+        if present.count(column) > 1:
+            raise InvalidInputError(f"{source} has {present.count(column)} columns called {column!r}; keep one.")
+    if id_column is not None and frame[id_column].isna().any():
+        row = int(frame[id_column].isna().to_numpy().argmax())
+        raise InvalidInputError(f"{source}: data row {row + 1} has no {id_column}; every row needs one.")
 
 
 def _cut(table: _Table, spec: DataSpec, name: str, windows: Windows, stride: int, end: str | None) -> list[_Piece]:
@@ -299,7 +343,7 @@ def _cut(table: _Table, spec: DataSpec, name: str, windows: Windows, stride: int
         if last_start >= start:
             spans += [(first, first + length) for first in range(int(last_start), int(start) - 1, -stride)][::-1]
     if end is not None:
-        spans = [span for span in _spans_of_every_end(table, spec) if _ends_at(table, span, end)]
+        spans = _spans_that_end_at(table, spec, end)
     elif windows == "last":
         spans = spans[-1:]
     pieces = []
@@ -311,24 +355,24 @@ def _cut(table: _Table, spec: DataSpec, name: str, windows: Windows, stride: int
     return pieces
 
 
-def _spans_of_every_end(table: _Table, spec: DataSpec) -> list[tuple[int, int]]:
-    if spec.window.length is None:
-        return [(int(start), int(stop)) for start, stop in table.runs()]
-    length = spec.window.length
-    return [(stop - length, stop) for first, last in table.runs() for stop in range(int(first) + length, int(last) + 1)]
-
-
-def _ends_at(table: _Table, span: tuple[int, int], end: str) -> bool:
+def _spans_that_end_at(table: _Table, spec: DataSpec, end: str) -> list[tuple[int, int]]:
+    """Return the span (at most one) whose last row has the time `end`, or is the newest in the minute before it."""
     import pandas as pd
 
     if table.times is None:
         raise InvalidInputError(f"end={end!r} needs a time column, and the model's window names none.")
     try:
-        wanted = pd.Timestamp(end).to_datetime64()
+        wanted = pd.Timestamp(end).tz_localize(None).to_datetime64()  # the clock as the table shows it
     except ValueError:
         raise InvalidInputError(f"end is {end!r}; expected a time such as 2010-09-12T14:20.") from None
-    last = table.times[span[1] - 1]
-    return bool(last <= wanted < last + np.timedelta64(60, "s"))
+    stop = int(np.searchsorted(table.times, wanted, side="right"))  # rows up to that time
+    if stop == 0 or wanted - table.times[stop - 1] >= np.timedelta64(60, "s"):
+        return []
+    for first, last in table.runs():
+        if first < stop <= last:
+            start = stop - spec.window.length if spec.window.length is not None else int(first)
+            return [(start, stop)] if start >= first else []
+    return []
 
 
 def _features(table: _Table, spec: DataSpec, start: int, stop: int) -> NDArray[Any]:
@@ -342,9 +386,8 @@ def raw_features(table: _Table, spec: DataSpec, start: int, stop: int) -> NDArra
     """Return the features of one window before scaling, (L, D)."""
     result = np.empty((stop - start, len(spec.features)))
     for column, feature in enumerate(spec.features):
-        if feature.transform in ("day_sine", "day_cosine"):
-            if table.times is None:
-                raise InvalidInputError(f"feature {feature.name!r} needs the window's time_column, which is not set.")
+        if feature.transform in TIME_TRANSFORMS:
+            assert table.times is not None  # _require_columns has seen to it
             times = table.times[start:stop]
             day = (times - times.astype("datetime64[D]")) / np.timedelta64(86400, "s")  # fraction of the day
             result[:, column] = (np.sin if feature.transform == "day_sine" else np.cos)(2 * np.pi * day)

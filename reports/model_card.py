@@ -41,7 +41,7 @@ def describe(model: Any) -> ModelCard:
         rows.append(("Parameters", f"{count:,}"))
         layers = _layers(predictor.module)
     if data.target:
-        rows.append(("Predicts", data.target))
+        rows.append(("Predicts", data.target + (f" ({data.target_note})" if data.target_note else "")))
     if data.classes or data.outputs:
         rows.append(("Classes" if data.classes else "Outputs", ", ".join(data.classes or data.outputs)))
     if data.window.length is not None:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ..explainers import Attribution
 from ..models import InvalidInputError
-from .wording import effect, joined, level, method_name, number, percent, span, step_labels
+from .wording import effect, joined, level, method_name, number, percent, possessive, span, step_labels
 
 COMPLETE_WITHIN = 0.05  # of |f(x) - f(baseline)|
 AGREES, DISAGREES = 0.7, 0.4  # rank correlation
@@ -476,12 +476,12 @@ def _signed_percent(share: float) -> str:
 def _diagnostic_checks(attributions: Mapping[str, Attribution], sample: int) -> list[Check]:
     checks = []
     for attribution in attributions.values():
-        name = method_name(attribution.method)
+        name = possessive(method_name(attribution.method))
         fit = attribution.diagnostic("surrogate_r2")
         if fit is not None:
             good = float(fit[sample]) >= GOOD_FIT
             text = (
-                f"{name}'s linear surrogate fits {percent(max(0.0, float(fit[sample])))} of the "
+                f"{name} linear surrogate fits {percent(max(0.0, float(fit[sample])))} of the "
                 f"variance around this input{'' if good else ', too little to rely on its sizes'}."
             )
             checks.append(Check("surrogate fit", passed=good, text=text))
@@ -491,7 +491,7 @@ def _diagnostic_checks(attributions: Mapping[str, Attribution], sample: int) -> 
             weight = float(np.sqrt((attribution.values[sample] ** 2).sum()))
             good = total <= 0.2 * weight
             text = (
-                f"{name}'s sampling error is {percent(total / weight if weight else 1.0)} of its "
+                f"{name} sampling error is {percent(total / weight if weight else 1.0)} of its "
                 f"size{'' if good else '; more samples would make it firmer'}."
             )
             checks.append(Check("sampling error", passed=good, text=text))

@@ -109,11 +109,11 @@ class Report:
 
     def _contents(self, narratives: list[Narrative]) -> str:
         items = "".join(
-            f'<li><a href="#sample-{index + 1}">{escape(self._sample_name(index))}</a>: '
-            f"{escape(_sentence(narrative))}</li>"
+            f'<li><a href="#sample-{index + 1}">{escape(self._sample_name(index))}</a> '
+            f"{escape(_short(narrative, self.attributions[narrative.primary], index))}</li>"
             for index, narrative in enumerate(narratives)
         )
-        return f'<nav aria-label="Predictions"><p class="quiet">{len(narratives)} predictions</p><ol>{items}</ol></nav>'
+        return f'<nav aria-label="Predictions"><ol>{items}</ol></nav>'
 
     def _article(self, sample: int, narrative: Narrative) -> str:
         primary = self.attributions[narrative.primary]
@@ -124,7 +124,7 @@ class Report:
         ]
         if "token" in primary.feature_names and not self.redact:
             parts.append(self._tokens(sample, primary))
-        parts += self._pictures(sample, narrative, primary)
+        parts += self._pictures(sample, narrative, self._shown()[narrative.primary])
         parts.append(details("The same as a table", self._steps_table(sample)))
         return f'<article id="sample-{sample + 1}">{"".join(parts)}</article>'
 
@@ -136,8 +136,9 @@ class Report:
         shape = f"{length} timesteps"
         if primary.feature_names != ("token",):
             shape += f" of {len(primary.feature_names)} features"
+        kicker = (self._sample_name(sample), shape, str(primary.attrs["target_note"]))
         return (
-            f'<p class="kicker">{escape(self._sample_name(sample))} · {escape(shape)}</p>'
+            f'<p class="kicker">{" · ".join(escape(part) for part in kicker if part)}</p>'
             f"<h1>{before} <strong>{strong}</strong>{joiner}{after}</h1>"
             f"{self._chances(sample, primary)}<p>{escape(narrative.against)}</p>"
         )
@@ -432,6 +433,12 @@ def _as_mapping(attributions: Any) -> dict[str, Attribution]:
 def _sentence(narrative: Narrative) -> str:
     before, strong, after = narrative.headline
     return f"{before} {strong}{'' if after.startswith(('.', ',')) else ' '}{after}"
+
+
+def _short(narrative: Narrative, attribution: Attribution, sample: int) -> str:
+    """Return the prediction in a word or two, for the list of predictions."""
+    pairs = class_probabilities(attribution, sample)
+    return narrative.headline[1] if pairs is None else f"{pairs[0][0]}, {percent(pairs[0][1])}"
 
 
 def _capital(text: str) -> str:

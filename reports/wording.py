@@ -154,6 +154,15 @@ def clock_labels(stamps: NDArray[Any]) -> list[str]:
     return [str(text)[11:16] if short else str(text).replace("T", " ") for text in texts]
 
 
+def possessive(name: str) -> str:
+    """Return a name's genitive.
+
+    >>> possessive("LIME"), possessive("Integrated gradients")
+    ("LIME's", "Integrated gradients'")
+    """
+    return f"{name}'" if name.endswith("s") else f"{name}'s"
+
+
 def joined(names: list[str]) -> str:
     """Return names as a sentence lists them.
 

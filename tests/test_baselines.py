@@ -24,19 +24,19 @@ def with_stored_mean(*mean):
 
 
 def test_zero_is_zeros():
-    """ "zero" is 0 everywhere, shaped like the inputs."""
+    """The name "zero" is 0 everywhere, shaped like the inputs."""
     torch.testing.assert_close(resolve("zero"), torch.zeros(2, 4, 3))
 
 
 def test_mean_is_what_the_model_names():
-    """ "mean" is the baseline of the model's data at every valid timestep, and 0 at padding."""
+    """The name "mean" is the baseline of the model's data at every valid timestep, and 0 at padding."""
     found = resolve("mean", model=with_stored_mean(1.0, 2.0, 3.0))
     assert found[0].tolist() == [[1.0, 2.0, 3.0]] * 4
     assert found[1].tolist() == [[1.0, 2.0, 3.0]] * 2 + [[0.0] * 3] * 2
 
 
 def test_mean_needs_a_model_that_names_one():
-    """ "mean" of a model that names none is refused, with how to give it."""
+    """The name "mean" of a model that names none is refused, with how to give it."""
     with pytest.raises(InvalidInputError, match=r"data\.json names its baseline.*train\.mean"):
         resolve("mean")
     with pytest.raises(InvalidInputError, match="this one does not"):
@@ -114,7 +114,7 @@ def tokens(baseline):
 
 @pytest.mark.parametrize("name", ["zero", "pad"])
 def test_names_mean_the_pad_token(name):
-    """ "zero" and "pad" are the model's padding token at valid timesteps."""
+    """Both "zero" and "pad" are the model's padding token at valid timesteps."""
     assert tokens(name).tolist() == [[1, 1, 1, 1], [1, 1, 0, 0]]
 
 

@@ -51,7 +51,7 @@ def test_the_loop_of_this_file_is_the_model(model):
 
 @torch.no_grad()
 def test_every_gate_equals_finite_differences(model):
-    """d score / d gate of every layer, timestep, gate and unit is what nudging that value does, and so is the product."""
+    """The gradient of every layer, timestep, gate and unit is what nudging that value does; so is the product."""
     inputs, eps = sequences(1, 4, 3, double=True), 1e-6
     values = score_by_hand(model, inputs[0])[1]
     expected = np.full((2, 4, 4, 3), np.nan)
@@ -151,9 +151,7 @@ def test_tokens_have_gates_too():
     """Of token ids a timestep's value stands at the token."""
     result = GateSaliency(lstm(vocab_size=9, embedding_dim=4)).explain(token_ids(2, 5))
     assert result.values.shape == (2, 5, 1)
-    np.testing.assert_allclose(
-        result.timesteps, np.nansum(result.gates.to_numpy(), axis=(1, 3, 4)), rtol=0, atol=1e-6
-    )
+    np.testing.assert_allclose(result.timesteps, np.nansum(result.gates.to_numpy(), axis=(1, 3, 4)), rtol=0, atol=1e-6)
 
 
 def test_a_module_without_an_lstm_is_refused():
@@ -164,7 +162,7 @@ def test_a_module_without_an_lstm_is_refused():
 
 def test_a_function_is_refused():
     """A plain function has no gates: it is refused with the explainers that work on functions."""
-    with pytest.raises(ModelError, match="gate_saliency needs a torch module.*lime, kernel_shap"):
+    with pytest.raises(ModelError, match=r"gate_saliency needs a torch module.*lime, kernel_shap"):
         GateSaliency(lambda inputs: inputs.sum((1, 2)))
 
 

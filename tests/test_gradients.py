@@ -63,9 +63,7 @@ class WithoutLengths(nn.Module):
 
     def forward(self, inputs):
         batch, steps = inputs.shape[:2]
-        output, (h_n, c_n) = self.lstm(
-            inputs if self.lstm.batch_first else inputs.transpose(0, 1), self.state(batch)
-        )
+        output, (h_n, c_n) = self.lstm(inputs if self.lstm.batch_first else inputs.transpose(0, 1), self.state(batch))
         output = output if self.lstm.batch_first else output.transpose(0, 1)
         return head(self.kind, output, h_n, c_n, torch.full((batch,), steps))
 
@@ -164,9 +162,7 @@ def model_loop_gradients(model, inputs, lengths, output):
     offsets, values = {}, {}
     for index, layer in enumerate(model.lstm):
         own = zero_offsets(layer, *inputs.shape[:2])
-        hidden, _, _, found = run_lstm(
-            layer, hidden, lengths.tolist(), offsets=own, activation=config.activation
-        )
+        hidden, _, _, found = run_lstm(layer, hidden, lengths.tolist(), offsets=own, activation=config.activation)
         for store, entries in ((offsets, own), (values, found)):
             store.update({name.replace("lstm.0", f"lstm.{index}"): entry for name, entry in entries.items()})
     rows = torch.arange(inputs.shape[0])
@@ -190,9 +186,7 @@ def test_reference_model_equals_autograd(case):
 @pytest.mark.parametrize("pooling", POOLINGS)
 def test_live_reference_models_equal_autograd(activation, pooling):
     """Two bidirectional layers of different widths in a padded batch: autograd's numbers, not all 0."""
-    model = make_model(
-        7, input_size=3, hidden_sizes=(6, 5), bidirectional=True, pooling=pooling, activation=activation
-    )
+    model = make_model(7, input_size=3, hidden_sizes=(6, 5), bidirectional=True, pooling=pooling, activation=activation)
     inputs, lengths = make_inputs(model, 3, 8), torch.tensor([7, 3, 5])
     _, gradients = trace_gradients(model, inputs, lengths=lengths)
     assert_gradients(gradients, model_loop_gradients(model, inputs, lengths, 0)[1])

@@ -19,7 +19,9 @@ def shapley(value, count):
     worth = value(coalitions)
     powers = 2 ** np.arange(count)[::-1]
     sizes = coalitions.sum(1)
-    weights = np.array([math.factorial(s) * math.factorial(count - s - 1) / math.factorial(count) for s in range(count)])
+    weights = np.array(
+        [math.factorial(s) * math.factorial(count - s - 1) / math.factorial(count) for s in range(count)]
+    )
     result = np.zeros(count)
     for player in range(count):
         without = np.flatnonzero(~coalitions[:, player])
@@ -93,9 +95,7 @@ def test_a_background_set_is_averaged_over():
     np.testing.assert_allclose(result.baseline_prediction, value(np.zeros((1, 5), dtype=bool)), rtol=0, atol=1e-12)
     np.testing.assert_allclose(result.completeness_gap, 0, atol=1e-9)
     assert result.attrs["baseline_name"] == "mean over 4 background sequences"
-    np.testing.assert_allclose(
-        result.dataset["baseline"].to_numpy()[0], background.mean(0).numpy(), rtol=0, atol=1e-12
-    )
+    np.testing.assert_allclose(result.dataset["baseline"].to_numpy()[0], background.mean(0).numpy(), rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize(("players", "seed"), [("timestep", 0), ("cell", 3)])

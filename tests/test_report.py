@@ -1,0 +1,189 @@
+"""The page: its numbers are the data's, its parts are there, and it refuses what does not belong together."""
+
+import re
+from html import unescape
+
+import numpy as np
+import pytest
+import torch
+from gatelens.examples.glucose import data_path, model_path
+from gatelens.explainers import IntegratedGradients, explain
+from gatelens.models import DataSpec, InvalidInputError, InvalidTypeError, LSTMConfig, LSTMModel, load, read_csv
+from gatelens.reports import Report, describe, narrate
+from helpers.made import made_attribution
+from torch import nn
+
+
+@pytest.fixture(scope="module")
+def glucose():
+    """A real window, explained by three methods."""
+    model = load(model_path())
+    data = read_csv(data_path(), model.data, end="2010-10-05 18:03")
+    found = explain(
+        model, data.inputs, ["integrated_gradients", "gate_saliency", "lime"], baseline="mean", output="probability",
+        sample_names=data.sample_names, times=data.times, options={"lime": {"samples": 200}},
+    )  # fmt: skip
+    return model, found
+
+
+def text_of(html: str) -> str:
+    without = re.sub(r"<style>.*?</style>", "", html, flags=re.DOTALL)
+    return " ".join(unescape(re.sub(r"<[^>]+>", " ", without)).replace("\xa0", " ").split())
+
+
+def test_page_tells_what_the_narrative_says(glucose) -> None:
+    """Headline, reasons and checks stand on the page, with the numbers of the attribution."""
+    model, found = glucose
+    text = text_of(Report(found, model=model).to_html())
+    narrative = narrate(found)
+    assert f"the model predicts fall with {found['lime'].prediction[0]:.0%} probability".replace("%", " %") in text
+    for reason in narrative.reasons:
+        assert reason.text in text
+        assert reason.effect_text in text
+    for check in narrative.checks:
+        assert check.text in text
+    assert "2010-10-05 18:03" in text
+
+
+def test_page_holds_tables_card_and_provenance(glucose) -> None:
+    """The table has every timestep; the card the architecture and metrics; provenance hash, seed and versions."""
+    model, found = glucose
+    html = Report(found, model=model, command="gatelens report x").to_html()
+    text = text_of(html)
+    for label in ("16:08", "17:03", "18:03"):
+        assert f"<td>{label}</td>" in html
+    assert describe(model).rows[0][1] in text
+    assert "0.771" in text
+    assert found["lime"].attrs["model"] in text
+    assert torch.__version__ in text
+    assert "gatelens report x" in text
+
+
+def test_page_is_one_file_without_script_or_network(glucose) -> None:
+    """No script, no link, no address; the policy forbids everything but its own style and data pictures."""
+    html = Report(glucose[1], model=glucose[0]).to_html()
+    assert "<script" not in html
+    assert "<link" not in html
+    assert not re.findall(r"""(?:src|href|srcset)=["'](?!data:|#)""", html)
+    policy = unescape(re.search(r'Content-Security-Policy" content="([^"]+)"', html)[1])
+    assert policy.startswith("default-src 'none'")
+    assert "unsafe" not in policy
+
+
+def test_page_is_the_same_each_time(glucose) -> None:
+    """The same attributions give the same bytes."""
+    model, found = glucose
+    assert Report(found, model=model).to_html() == Report(found, model=model).to_html()
+
+
+def test_redacted_page_holds_no_inputs(glucose) -> None:
+    """No raw reading, clock time, date or sample name is in a redacted file, pictures included."""
+    import base64
+
+    model, found = glucose
+    html = Report(found, model=model, redact=True).to_html()
+    drawings = [base64.b64decode(part).decode() for part in re.findall(r"svg\+xml;base64,([A-Za-z0-9+/=]+)", html)]
+    readings = {f"{value:.0f}" for value in found["lime"].inputs[0, :, 0] * 52.1 + 137.5}
+    for content in (text_of(html), *map(text_of, drawings)):
+        assert "18:03" not in content
+        assert "2010-10-05" not in content
+    assert not readings & set(re.findall(r"(?<![\d.])\d{3}(?![\d.])", text_of(html).split("How this page")[0]))
+    assert "left out" in text_of(html)
+
+
+def test_several_samples_have_an_article_each() -> None:
+    """Each sample has its own article, and the list at the top leads there."""
+    model = LSTMModel(LSTMConfig(input_size=2, hidden_sizes=(4,)))
+    found = IntegratedGradients(model).explain(torch.randn(3, 5, 2), sample_names=["a", "b", "c"])
+    html = Report(found, model=model).to_html()
+    assert re.findall(r'<article id="(sample-\d)">', html) == ["sample-1", "sample-2", "sample-3"]
+    assert re.findall(r'href="#(sample-\d)"', html) == ["sample-1", "sample-2", "sample-3"]
+
+
+@pytest.mark.parametrize(
+    "kind", ["tokens", "per timestep", "variable lengths", "black box", "foreign module", "binary"]
+)
+def test_every_kind_of_model_gets_a_page(kind: str, tmp_path) -> None:
+    """Token models, outputs per timestep, variable lengths, functions, foreign modules and binary tasks have pages."""
+    torch.manual_seed(0)
+    inputs = torch.randn(2, 6, 3)
+    lengths = None
+    methods = ["integrated_gradients", "gate_saliency", "kernel_shap"]
+    if kind == "tokens":
+        data = DataSpec(vocabulary=("<pad>", "not", "bad", "<b>bold</b>"))
+        model = LSTMModel(LSTMConfig(vocab_size=4, embedding_dim=3, hidden_sizes=(4,)), data)
+        inputs, lengths = torch.tensor([[1, 2, 3], [3, 1, 0]]), [3, 2]
+    elif kind == "per timestep":
+        model = LSTMModel(LSTMConfig(input_size=3, hidden_sizes=(4,), pooling="none"))
+    elif kind == "variable lengths":
+        model = LSTMModel(LSTMConfig(input_size=3, hidden_sizes=(4, 3), bidirectional=True))
+        lengths = [6, 2]
+    elif kind == "black box":
+        model, methods = (lambda x: x.sum(axis=(1, 2))), ["kernel_shap", "lime"]
+    elif kind == "binary":
+        model = LSTMModel(LSTMConfig(input_size=3, hidden_sizes=(4,), task="binary"))
+    else:
+        model = Foreign()
+    found = explain(model, inputs, methods, lengths=lengths, options={"kernel_shap": {"samples": 100}})
+    path = Report(found, model=model).save(tmp_path / "report.html")
+    text = text_of(path.read_text(encoding="utf-8"))
+    assert "The model predicts" in text
+    assert ("What the network did" in text) == (kind != "black box")
+    if kind == "tokens":
+        assert "<b>bold</b>" in text
+
+
+class Foreign(nn.Module):
+    """Somebody's own module."""
+
+    def __init__(self):
+        super().__init__()
+        self.encoder = nn.LSTM(3, 4, num_layers=2, batch_first=True, bidirectional=True)
+        self.head = nn.Linear(8, 2)
+
+    def forward(self, inputs):
+        return self.head(self.encoder(inputs)[0].mean(dim=1))
+
+
+def test_refusals(tmp_path) -> None:
+    """What is no attribution, of other inputs or targets, or of no page's name is refused, and nothing is written."""
+    one = made_attribution([[1.0], [2.0]])
+    with pytest.raises(InvalidInputError, match="at least one"):
+        Report({})
+    with pytest.raises(InvalidTypeError, match="holds a str"):
+        Report(["integrated_gradients"])
+    with pytest.raises(InvalidInputError, match="explains other inputs"):
+        Report([one, made_attribution([[1.0], [2.0]], inputs=[[5.0], [5.0]])])
+    with pytest.raises(InvalidInputError, match="explains other targets"):
+        Report([one, made_attribution([[1.0], [2.0]], scores=(0.0, 1.0), outputs=("a", "b"))])
+    with pytest.raises(InvalidInputError, match=r"does not end in \.html"):
+        Report(one).save(tmp_path / "report.pdf")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_failed_save_leaves_the_old_page(tmp_path, monkeypatch) -> None:
+    """If making the page fails, the page of before stays and nothing else is left."""
+    path = tmp_path / "report.html"
+    path.write_text("old")
+    monkeypatch.setattr("gatelens.reports.report.narrate", lambda *_, **__: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        Report(made_attribution([[1.0]])).save(path)
+    assert path.read_text() == "old"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["report.html"]
+
+
+def test_notebook_view_has_the_words() -> None:
+    """In a notebook the headline, reasons and checks are shown."""
+    view = Report(made_attribution([[1.0], [3.0]]))._repr_html_()
+    assert "The model predicts" in view
+    assert "Read with care" in view
+
+
+def test_model_is_left_as_found(glucose) -> None:
+    """Recording the trace for a page changes neither mode nor hooks nor flags."""
+    model = Foreign().train()
+    found = IntegratedGradients(model).explain(np.random.default_rng(0).normal(size=(1, 4, 3)), target=0)
+    Report(found, model=model).to_html()
+    assert all(part.training for part in model.modules())
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    assert not any(part._forward_hooks for part in model.modules())
