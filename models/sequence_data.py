@@ -126,11 +126,8 @@ def read_csv(
     Raises:
         InvalidInputError: The file is missing, empty or no CSV, lacks a column, or no window fits.
     """
-    frame = read_table(path)
-    if spec.vocabulary is not None and TOKEN_COLUMN in frame.columns:
-        frame[TOKEN_COLUMN] = _read_text(path, TOKEN_COLUMN)
     return SequenceData.from_frame(
-        frame, spec, windows=windows, stride=stride, end=end, id_column=id_column, source=str(path)
+        read_table(path), spec, windows=windows, stride=stride, end=end, id_column=id_column, source=str(path)
     )
 
 
@@ -155,14 +152,10 @@ def read_table(path: str | Path) -> pd.DataFrame:
             f"{path} has rows with more values than the header has names ({len(frame.columns)}: "
             f"{', '.join(str(name) for name in frame.columns)}); give every column a name."
         )
+    if TOKEN_COLUMN in frame.columns and frame[TOKEN_COLUMN].dtype.kind not in "fiu":  # "NA" and "null" are words, too
+        words = pd.read_csv(path, usecols=[TOKEN_COLUMN], dtype=str, keep_default_na=False)
+        frame[TOKEN_COLUMN] = words[TOKEN_COLUMN]
     return frame
-
-
-def _read_text(path: str | Path, column: str) -> pd.Series[str]:
-    """Read one column as it is written: "NA", "null" and "007" are words, too."""
-    import pandas as pd
-
-    return pd.read_csv(path, usecols=[column], dtype=str, keep_default_na=False)[column]
 
 
 def spec_of_columns(frame: pd.DataFrame, features: int, source: str) -> DataSpec:
@@ -356,18 +349,22 @@ def _cut(table: _Table, spec: DataSpec, name: str, windows: Windows, stride: int
 
 
 def _spans_that_end_at(table: _Table, spec: DataSpec, end: str) -> list[tuple[int, int]]:
-    """Return the span (at most one) whose last row has the time `end`, or is the newest in the minute before it."""
+    """Return the span (at most one) whose last row has the time `end`, or else is the first of that minute."""
     import pandas as pd
 
     if table.times is None:
         raise InvalidInputError(f"end={end!r} needs a time column, and the model's window names none.")
     try:
         wanted = pd.Timestamp(end).tz_localize(None).to_datetime64()  # the clock as the table shows it
-    except ValueError:
+    except (ValueError, TypeError):
         raise InvalidInputError(f"end is {end!r}; expected a time such as 2010-09-12T14:20.") from None
-    stop = int(np.searchsorted(table.times, wanted, side="right"))  # rows up to that time
-    if stop == 0 or wanted - table.times[stop - 1] >= np.timedelta64(60, "s"):
+    minute = wanted.astype("datetime64[m]")  # names of samples are whole minutes
+    exact, row = (int(np.searchsorted(table.times, moment)) for moment in (wanted, minute.astype("datetime64[ns]")))
+    if exact < len(table.times) and table.times[exact] == wanted:
+        row = exact
+    if np.isnat(wanted) or row == len(table.times) or table.times[row].astype("datetime64[m]") != minute:
         return []
+    stop = row + 1
     for first, last in table.runs():
         if first < stop <= last:
             start = stop - spec.window.length if spec.window.length is not None else int(first)

@@ -77,15 +77,19 @@ class Trace(Mapping[str, LayerTrace]):
         return f"Trace({shapes})"
 
     def to_xarray(self) -> xr.DataTree:
-        """Return an `xarray.DataTree`, one node a layer ("lstm.0" -> "/lstm.0"), dims (sample, time, unit)."""
+        """Return an `xarray.DataTree`, one node a layer ("lstm.0" -> "/lstm.0"), dims (sample, time, unit).
+
+        The hidden state of an LSTM with `proj_size` has the dims (sample, time, projection).
+        """
         import xarray as xr
 
         nodes: dict[str, xr.Dataset] = {
             "/": xr.Dataset({"length": ("sample", self.lengths.cpu().numpy())}),
         }
         for name, layer in self._layers.items():
+            units = layer.cell_state.shape[2]
             variables: dict[str, Any] = {
-                quantity: (("sample", "time", "unit"), to_numpy(value))
+                quantity: (("sample", "time", "unit" if value.shape[2] == units else "projection"), to_numpy(value))
                 for quantity, value in layer.quantities().items()
             }
             nodes[f"/{name}"] = xr.Dataset(variables)

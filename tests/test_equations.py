@@ -4,10 +4,9 @@ import math
 
 import pytest
 import torch
-from torch import nn
-
-from gatelens.models.equations import lstm_layer, lstm_step, pool
 from gatelens.models.config import LSTMConfig
+from gatelens.models.equations import lstm_layer, lstm_step, pool
+from torch import nn
 
 QUANTITIES = ("input_gate", "forget_gate", "candidate", "output_gate", "cell_state", "hidden_state")
 
@@ -110,7 +109,7 @@ def test_pool_by_hand():
     hidden = torch.tensor([[[1.0, -2.0], [3.0, -4.0], [9.0, 9.0]]], dtype=torch.float64)
     lengths = torch.tensor([2])
 
-    def pooled(pooling, bidirectional=False, weights=None):
+    def pooled(pooling, *, bidirectional=False, weights=None):
         sizes = (1,) if bidirectional else (2,)
         config = LSTMConfig(input_size=1, hidden_sizes=sizes, pooling=pooling, bidirectional=bidirectional)
         return pool(config, weights or {}, hidden, lengths)[0].tolist()

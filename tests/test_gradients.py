@@ -2,15 +2,14 @@
 
 import pytest
 import torch
+from gatelens.models import InvalidInputError, ModelError, Predictor, trace_gradients
+from gatelens.models.equations import evaluate, pool
 from helpers.draws import POOLINGS, cases, make_inputs, make_model
 from helpers.lstm_loop import QUANTITIES, gradients_at, run_lstm, zero_offsets
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
-
-from gatelens.models import InvalidInputError, ModelError, Predictor, trace_gradients
-from gatelens.models.equations import evaluate, pool
 
 HEADS = ("last", "mean", "states", "first", "everything")
 
@@ -396,7 +395,7 @@ def test_models_whose_gates_have_no_gradient_are_refused(how, message):
 
 def test_a_function_is_refused():
     """A plain function has no gates; the error names explainers that work on it."""
-    with pytest.raises(ModelError, match="plain function.*lime, kernel_shap"):
+    with pytest.raises(ModelError, match=r"plain function.*lime, kernel_shap"):
         trace_gradients(lambda x: x.sum(axis=(1, 2)), torch.zeros(1, 2, 3))
 
 

@@ -5,7 +5,6 @@ import pandas as pd
 import pytest
 import torch
 import xarray as xr
-
 from gatelens.models import InvalidInputError, InvalidTypeError
 from gatelens.models.inputs import as_tensor, check_finite, check_inputs, check_lengths, clear_padding, valid_mask
 
@@ -14,7 +13,7 @@ def check(inputs, features=None, vocab_size=None, dtype=torch.float32):
     return check_inputs(inputs, features=features, vocab_size=vocab_size, dtype=dtype)
 
 
-# -- what is taken -------------------------------------------------------------------------------------------------------
+# -- what is taken ---------------------------------------------------------------------------------------------------
 
 NUMBERS = np.arange(12.0).reshape(2, 3, 2)
 
@@ -94,7 +93,7 @@ def test_valid_mask_and_clear_padding():
     assert clear_padding(inputs, torch.tensor([3, 3])) is inputs
 
 
-# -- refusals ------------------------------------------------------------------------------------------------------------
+# -- refusals --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

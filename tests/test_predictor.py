@@ -3,10 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from helpers.draws import cases, make_inputs, make_model
-from hypothesis import given, settings
-from torch import nn
-
 from gatelens.models import (
     DataSpec,
     InvalidInputError,
@@ -16,6 +12,9 @@ from gatelens.models import (
     Target,
     model_hash,
 )
+from helpers.draws import cases, make_inputs, make_model
+from hypothesis import given, settings
+from torch import nn
 
 
 def full(inputs) -> torch.Tensor:
@@ -55,7 +54,7 @@ class Packing(Foreign):
         return self.head(nn.utils.rnn.pad_packed_sequence(self.lstm(packed)[0], batch_first=True)[0])
 
 
-# -- what can be called --------------------------------------------------------------------------------------------------
+# -- what can be called ----------------------------------------------------------------------------------------------
 
 
 @given(cases())
@@ -70,7 +69,7 @@ def test_reference_model(case):
 
 @pytest.mark.parametrize(("shape", "expected"), [("(B,)", (4, 1)), ("(B, K)", (4, 3)), ("(B, T, K)", (4, 5, 3))])
 def test_module_without_lengths(shape, expected):
-    """A module that takes no lengths sees each sequence trimmed, equal lengths together: the scores are the singles'."""
+    """A module that takes no lengths sees each sequence trimmed, equal lengths together: the singles' scores."""
     module = Foreign(shape).eval()
     inputs, lengths = torch.randn(4, 5, 2), torch.tensor([5, 2, 4, 2])
     predictor = Predictor(module)
@@ -187,7 +186,7 @@ def test_what_it_knows_of_a_model():
     assert named.class_names == ("low", "high")
 
 
-# -- batching ------------------------------------------------------------------------------------------------------------
+# -- batching --------------------------------------------------------------------------------------------------------
 
 
 @given(cases())
@@ -219,7 +218,7 @@ def test_batches_fit_the_budget():
     assert Predictor(model, memory_bytes=2**60).batch_rows(inputs) == 8192
 
 
-# -- the explained number ------------------------------------------------------------------------------------------------
+# -- the explained number --------------------------------------------------------------------------------------------
 
 
 def test_evaluate_picks_the_target():
@@ -291,7 +290,7 @@ def test_gradients_through_ids_need_one_embedding():
             Predictor(model).embedding()
 
 
-# -- counting ------------------------------------------------------------------------------------------------------------
+# -- counting --------------------------------------------------------------------------------------------------------
 
 
 def test_counts():
@@ -311,7 +310,7 @@ def test_counts():
     assert (function.forward_evaluations, function.backward_evaluations) == (5, 0)
 
 
-# -- as found ------------------------------------------------------------------------------------------------------------
+# -- as found --------------------------------------------------------------------------------------------------------
 
 
 class Fragile(Foreign):
@@ -362,7 +361,7 @@ def test_the_model_is_left_as_found(way, fail):
     assert all(parameter.grad is None for parameter in module.parameters())
 
 
-# -- refusals ------------------------------------------------------------------------------------------------------------
+# -- refusals --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -2,14 +2,13 @@
 
 import pytest
 import torch
+from gatelens.models import GatelensError, ModelError, record
 from helpers.draws import make_model
 from helpers.lstm_loop import QUANTITIES, run_lstm
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence
-
-from gatelens.models import GatelensError, ModelError, record
 
 
 def make_lstm(seed: int = 0, **options) -> nn.LSTM:

