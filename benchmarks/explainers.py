@@ -16,12 +16,13 @@ from typing import Any
 import numpy as np
 import torch
 from captum.attr import IntegratedGradients as CaptumIntegratedGradients
-from gatelens.explainers import LIME, GateSaliency, GradientSHAP, IntegratedGradients, KernelSHAP
-from gatelens.models import LSTMConfig, LSTMModel
 from lime.lime_tabular import LimeTabularExplainer
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
+
+from gatelens.explainers import LIME, GateSaliency, GradientSHAP, IntegratedGradients, KernelSHAP
+from gatelens.models import LSTMConfig, LSTMModel
 
 BATCH, STEPS, FEATURES, HIDDEN = 8, 50, 8, 64
 RUNS = 5

@@ -11,9 +11,10 @@ from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
+
 from gatelens.models import DataSpec, FeatureSpec, SequenceData, WindowSpec
 from gatelens.models.sequence_data import read_table
-from numpy.typing import NDArray
 
 CLASSES = ("fall", "stay", "rise")
 HORIZON = 6  # timesteps of 5 minutes

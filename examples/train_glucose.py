@@ -11,11 +11,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import nn
+
 from gatelens.examples.glucose import CLASSES, Part, always_stay, extrapolate, split
 from gatelens.explainers.attribution import library_versions
 from gatelens.models import LSTMConfig, LSTMModel
-from numpy.typing import NDArray
-from torch import nn
 
 SEED = 7
 EPOCHS = 12

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from gatelens.explainers import Attribution, GateSaliency, GradientSHAP, IntegratedGradients, KernelSHAP
 from gatelens.models import DataSpec, FeatureSpec, InvalidInputError
 from helpers.explained import LENGTHS, lstm, sequences, token_ids
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 INPUTS = sequences(3, 6, 3)
 

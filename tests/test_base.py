@@ -5,6 +5,7 @@ import re
 import numpy as np
 import pytest
 import torch
+
 from gatelens.explainers import BUILT_IN, Contribution, Explainer, get
 from gatelens.explainers.base import check_positive
 from gatelens.models import InvalidInputError, InvalidTypeError, ModelError, Predictor

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+
 from gatelens.explainers.baselines import resolve_background, resolve_baseline
 from gatelens.models import DataSpec, InvalidInputError, InvalidTypeError, Predictor
 from helpers.explained import Foreign, lstm, sequences, token_ids

@@ -4,6 +4,7 @@ import captum.attr
 import numpy as np
 import pytest
 import torch
+
 from gatelens.explainers import IntegratedGradients
 from gatelens.explainers.captum import COMPLETE_WITHIN, FIRST_STEPS, MOST_GIVEN_STEPS, MOST_STEPS
 from gatelens.models import InvalidInputError, InvalidTypeError

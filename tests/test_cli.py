@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+
 from gatelens.cli import main
 from gatelens.examples.glucose import data_path, model_path
 from gatelens.explainers import Attribution, IntegratedGradients

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+
 from gatelens.models import InvalidInputError, InvalidTypeError, LSTMConfig
 
 

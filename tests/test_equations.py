@@ -4,9 +4,10 @@ import math
 
 import pytest
 import torch
+from torch import nn
+
 from gatelens.models.config import LSTMConfig
 from gatelens.models.equations import lstm_layer, lstm_step, pool
-from torch import nn
 
 QUANTITIES = ("input_gate", "forget_gate", "candidate", "output_gate", "cell_state", "hidden_state")
 

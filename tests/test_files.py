@@ -4,6 +4,7 @@ import os
 import stat
 
 import pytest
+
 from gatelens.models import InvalidInputError
 from gatelens.models.files import replacing_file, replacing_folder
 

@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from torch import nn
+
 from gatelens.explainers import GateSaliency
 from gatelens.models import InvalidInputError, ModelError
 from gatelens.models.trace import GATES
 from helpers.explained import LENGTHS, Foreign, ForeignWithLengths, Linear, lstm, sequences, token_ids
-from torch import nn
 
 
 def score_by_hand(model, sequence, nudge=None):

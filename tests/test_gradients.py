@@ -2,14 +2,15 @@
 
 import pytest
 import torch
-from gatelens.models import InvalidInputError, ModelError, Predictor, trace_gradients
-from gatelens.models.equations import evaluate, pool
-from helpers.draws import POOLINGS, cases, make_inputs, make_model
-from helpers.lstm_loop import QUANTITIES, gradients_at, run_lstm, zero_offsets
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+from gatelens.models import InvalidInputError, ModelError, Predictor, trace_gradients
+from gatelens.models.equations import evaluate, pool
+from helpers.draws import POOLINGS, cases, make_inputs, make_model
+from helpers.lstm_loop import QUANTITIES, gradients_at, run_lstm, zero_offsets
 
 HEADS = ("last", "mean", "states", "first", "everything")
 

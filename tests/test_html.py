@@ -1,6 +1,7 @@
 """Small pieces of HTML are safe and well-formed."""
 
 import pytest
+
 from gatelens.reports.html import details, escape, page, share_bar, table
 
 

@@ -5,8 +5,9 @@ import json
 import subprocess
 import sys
 
-import gatelens.explainers
 import pytest
+
+import gatelens.explainers
 
 HEAVY = [
     "shap",

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 import torch
 import xarray as xr
+
 from gatelens.models import InvalidInputError, InvalidTypeError
 from gatelens.models.inputs import as_tensor, check_finite, check_inputs, check_lengths, clear_padding, valid_mask
 

@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from lime.lime_tabular import LimeTabularExplainer
+
 from gatelens.explainers import LIME
 from gatelens.models import InvalidInputError
 from helpers.explained import Linear, lstm, sequences, token_ids
-from lime.lime_tabular import LimeTabularExplainer
 
 
 def by_hand(predict, count, *, samples, seed, kernel_width=None):

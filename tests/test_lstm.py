@@ -2,14 +2,15 @@
 
 import pytest
 import torch
-from gatelens.models import InvalidInputError, InvalidTypeError
-from gatelens.models.equations import evaluate
-from gatelens.models.lstm import ReLULSTM
-from helpers.draws import POOLINGS, cases, make_inputs, make_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+from gatelens.models import InvalidInputError, InvalidTypeError
+from gatelens.models.equations import evaluate
+from gatelens.models.lstm import ReLULSTM
+from helpers.draws import POOLINGS, cases, make_inputs, make_model
 
 
 def assert_traces_close(found, expected, atol, rtol=0.0):

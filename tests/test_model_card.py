@@ -2,10 +2,11 @@
 
 import pytest
 import torch
+from torch import nn
+
 from gatelens.examples.glucose import model_path
 from gatelens.models import DataSpec, LSTMConfig, LSTMModel, load
 from gatelens.reports.model_card import describe, metric_sentence
-from torch import nn
 
 
 def test_card_of_the_glucose_model() -> None:

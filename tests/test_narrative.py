@@ -4,6 +4,9 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from gatelens.models import InvalidInputError
 from gatelens.reports.narrative import (
     agreement,
@@ -16,8 +19,6 @@ from gatelens.reports.narrative import (
     strongest_span,
 )
 from helpers.made import made_attribution
-from hypothesis import given
-from hypothesis import strategies as st
 
 
 def checks_of(*attributions, sample=0):

@@ -1,6 +1,7 @@
 """Colours can be told apart and read."""
 
 import pytest
+
 from gatelens.reports.palette import DARK, LIGHT, Theme
 
 

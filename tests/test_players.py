@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+
 from gatelens.explainers import KernelSHAP, Players
 from gatelens.models import InvalidInputError, Predictor
 from helpers.explained import lstm, sequences, token_ids

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from gatelens.models import InvalidInputError, LSTMConfig, LSTMModel
 from gatelens.reports import plots
 from gatelens.reports.palette import DARK, LIGHT

@@ -4,11 +4,12 @@ import math
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
 from gatelens.models import LSTMConfig
 from gatelens.models.equations import pool
 from gatelens.models.pooling import AttentionPooling, LastPooling, MaxPooling, MeanPooling, make_pooling
-from hypothesis import given
-from hypothesis import strategies as st
 
 HIDDEN = torch.tensor([[[1.0, -2.0], [3.0, -4.0], [9.0, 9.0]], [[5.0, 6.0], [0.0, 0.0], [0.0, 0.0]]])
 VALID = torch.tensor([[True, True, False], [True, False, False]])

@@ -3,6 +3,9 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from torch import nn
+
 from gatelens.models import (
     DataSpec,
     InvalidInputError,
@@ -13,8 +16,6 @@ from gatelens.models import (
     model_hash,
 )
 from helpers.draws import cases, make_inputs, make_model
-from hypothesis import given, settings
-from torch import nn
 
 
 def full(inputs) -> torch.Tensor:

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+
 from gatelens.explainers import Contribution, Explainer
 from helpers.explained import LENGTHS, Foreign, lstm, sequences, token_ids
 

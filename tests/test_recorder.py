@@ -2,13 +2,14 @@
 
 import pytest
 import torch
-from gatelens.models import GatelensError, ModelError, record
-from helpers.draws import make_model
-from helpers.lstm_loop import QUANTITIES, run_lstm
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence
+
+from gatelens.models import GatelensError, ModelError, record
+from helpers.draws import make_model
+from helpers.lstm_loop import QUANTITIES, run_lstm
 
 
 def make_lstm(seed: int = 0, **options) -> nn.LSTM:
@@ -88,6 +89,20 @@ def test_packed_sequence_in_equals_the_loop(drawn, data):
     expected = run_lstm(module, inputs[:, : max(lengths)], lengths, state)[3]
     assert_trace_is(recording.trace, expected)
     assert recording.trace.lengths.tolist() == lengths
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("proj_size", [0, 2])
+@pytest.mark.parametrize("depth", [1, 2, 3])
+def test_initial_states_of_an_unsorted_packed_sequence(bidirectional, proj_size, depth):
+    """Every layer of an unsorted PackedSequence starts each sequence from its own state, not its neighbour's."""
+    module = make_lstm(input_size=2, hidden_size=3, num_layers=depth, bidirectional=bidirectional, proj_size=proj_size)
+    count = depth * (2 if bidirectional else 1)
+    state = (random(count, 4, proj_size or 3, seed=2), random(count, 4, 3, seed=3))
+    inputs, lengths = random(4, 6, 2), [2, 6, 1, 4]
+    with record(module) as recording, torch.no_grad():
+        module(pack_padded_sequence(inputs, lengths, batch_first=True, enforce_sorted=False), state)
+    assert_trace_is(recording.trace, run_lstm(module, inputs, lengths, state)[3])
 
 
 @pytest.mark.parametrize("bidirectional", [False, True])

@@ -5,6 +5,7 @@ import importlib.metadata
 import numpy as np
 import pytest
 import torch
+
 from gatelens.explainers import (
     BUILT_IN,
     DEFAULT_METHODS,

@@ -6,12 +6,13 @@ from html import unescape
 import numpy as np
 import pytest
 import torch
+from torch import nn
+
 from gatelens.examples.glucose import data_path, model_path
 from gatelens.explainers import IntegratedGradients, explain
 from gatelens.models import DataSpec, InvalidInputError, InvalidTypeError, LSTMConfig, LSTMModel, load, read_csv
 from gatelens.reports import Report, describe, narrate
 from helpers.made import made_attribution
-from torch import nn
 
 
 @pytest.fixture(scope="module")

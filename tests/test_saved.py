@@ -8,6 +8,8 @@ from dataclasses import replace
 import pytest
 import safetensors.torch
 import torch
+from hypothesis import given, settings
+
 from gatelens.models import (
     DataSpec,
     FeatureSpec,
@@ -21,7 +23,6 @@ from gatelens.models import (
     save,
 )
 from helpers.draws import cases, make_inputs, make_model
-from hypothesis import given, settings
 
 FILES = {"config.json", "weights.safetensors", "data.json"}
 

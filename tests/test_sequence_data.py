@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+
 from gatelens.models import DataSpec, FeatureSpec, InvalidInputError, SequenceData, WindowSpec, read_csv
 from gatelens.models.sequence_data import read_table, spec_of_columns
 

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import shap
 import torch
+from torch import nn
+
 from gatelens.explainers import GradientSHAP, KernelSHAP
 from gatelens.models import InvalidInputError
 from helpers.explained import LENGTHS, Linear, lstm, sequences, token_ids
-from torch import nn
 
 
 def shapley(value, count):

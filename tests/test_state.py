@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from gatelens.models.state import evaluation_mode, seeded
 from torch import nn
+
+from gatelens.models.state import evaluation_mode, seeded
 
 
 @pytest.fixture
@@ -34,6 +35,19 @@ def test_evaluation_mode(module, freeze, fail):
     except KeyError:
         assert fail
     assert look(module) == before
+
+
+def test_evaluation_mode_sets_flags_and_nothing_else():
+    """A train() of the module's own, which may do anything, is not called; its flag changes and comes back."""
+
+    class Own(nn.Dropout):
+        def train(self, mode=True):  # noqa: FBT002 - torch's signature
+            raise AssertionError("called")
+
+    module = nn.Sequential(Own(0.5))
+    with evaluation_mode(module):
+        assert not module[0].training
+    assert module[0].training
 
 
 def test_evaluation_mode_nests(module):

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+
 from gatelens.models import InvalidInputError, InvalidTypeError, Target, resolve_target
 
 SCORES = torch.tensor([[0.1, 0.9, 0.5], [2.0, -1.0, 0.0]])  # (2, 3)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+
 from gatelens.models import LayerTrace, Trace, record
 from gatelens.models.trace import GATES, QUANTITIES, to_numpy
 from helpers.draws import make_inputs, make_model

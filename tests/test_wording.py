@@ -4,6 +4,7 @@ import doctest
 
 import numpy as np
 import pytest
+
 from gatelens.reports import wording
 from helpers.made import made_attribution
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+
 from gatelens.examples.glucose import data_path, model_path
 from gatelens.explainers import explain
 from gatelens.models import DataSpec, FeatureSpec, LSTMConfig, LSTMModel, load, read_csv

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+
 from gatelens.explainers import BUILT_IN, Contribution, Explainer, IntegratedGradients, get
 from gatelens.explainers.checks import CHECKS, ContractError, check_explainer, parametrize_with_checks
 from gatelens.models import GatelensError, InvalidInputError

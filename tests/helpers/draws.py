@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import torch
-from gatelens.models import LSTMConfig, LSTMModel
 from hypothesis import strategies as st
 from torch import Tensor
+
+from gatelens.models import LSTMConfig, LSTMModel
 
 POOLINGS = ("last", "mean", "max", "attention", "none")
 

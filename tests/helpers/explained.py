@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from gatelens.models import LSTMConfig, LSTMModel
 from torch import nn
+
+from gatelens.models import LSTMConfig, LSTMModel
 
 LENGTHS = [6, 4, 2]
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
+
 from gatelens.explainers import Attribution
 
 
