@@ -24,6 +24,7 @@ GOOD_FIT = 0.6  # R^2 of a surrogate
 SURE = 0.6  # probability of the predicted class
 MOST_REASONS = 5
 LEAST_SHARE = 0.05  # of all absolute effects
+NEGLIGIBLE = 0.005  # of all absolute effects: not worth a sentence
 SPAN_SHARE = 0.6  # of a reason's effect that its named span must hold
 
 PREFERRED = ("deeplift", "integrated_gradients", "temporal_shapley", "gradient_shap", "kernel_shap", "lime")
@@ -183,6 +184,8 @@ def _baseline_words(attribution: Attribution) -> str:
     name = str(attribution.attrs["baseline_name"])
     if len(attribution.feature_names) == 1 and attribution.feature_names[0] == "token" and name in ("zero", "pad"):
         return "a text of padding only"
+    if name == "zero" and "feature_center" in attribution.dataset.coords:
+        return "an input with every feature at its center"
     return {"zero": "an input of zeros", "given": "the given baseline"}.get(name, f"the baseline ({name})")
 
 
@@ -223,7 +226,8 @@ def find_reasons(attribution: Attribution, sample: int, *, redact: bool = False)
     left = float(values.sum()) - sum(reason.effect for reason in kept)
     if not kept:
         return [], "No part of the input moved the prediction."
-    rest = "" if len(kept) == len(candidates) else f"Everything else together: {effect(left, attribution)}."
+    told = abs(left) > NEGLIGIBLE * total
+    rest = f"Everything else together: {effect(left, attribution)}." if told else ""
     return kept, rest
 
 

@@ -293,7 +293,7 @@ def _colour_key(figure: Figure, axes: Axes, image: Any, label: str, theme: Theme
     bar.ax.tick_params(labelsize=8, colors=theme.muted, labelcolor=theme.ink)
     bar.ax.locator_params(nbins=3)
     if label:
-        bar.set_label(label, fontsize=8, color=theme.ink)
+        bar.ax.set_title(label, fontsize=8, color=theme.ink, loc="left")
 
 
 def _unit_axis(axes: Axes, title: str, count: int, theme: Theme) -> None:

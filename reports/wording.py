@@ -67,7 +67,10 @@ def effect(value: float, attribution: Attribution) -> str:
     """Return a contribution with sign and unit: "+12 points" of probability, "−3.1 mg/dL", or "+0.42"."""
     if attribution.attrs["output"] == "probability":
         points = value * 100
-        text = number(round(points, 1), digits=2, signed=True) if abs(points) < 9.95 else f"{points:+.0f}"
+        if abs(points) >= 9.95:
+            text = f"{points:+.0f}"
+        else:
+            text = f"{points:+.1f}" if abs(points) >= 0.05 else number(points, digits=1, signed=True)
         return f"{text.replace('-', MINUS)} points"
     unit = str(attribution.attrs["output_unit"])
     return f"{number(value, signed=True)} {unit}".strip()

@@ -52,14 +52,17 @@ def test_variable_lengths_equal_trimmed_singles(bidirectional):
         assert not found[row, length:].any()
 
 
-def test_tokens_equal_captum_on_the_embedding():
+@pytest.mark.parametrize("baseline", [0, 3])
+def test_tokens_equal_captum_on_the_embedding(baseline):
     """Of token ids it is captum's LayerIntegratedGradients at the embedding, summed over its width."""
     model, ids = lstm(vocab_size=9, embedding_dim=4), token_ids(3, 6)
-    found = IntegratedGradients(model, steps=40).explain(ids, lengths=LENGTHS).values
+    found = IntegratedGradients(model, steps=40, baseline=baseline).explain(ids, lengths=LENGTHS).values
     layer = captum.attr.LayerIntegratedGradients(lambda values: model(values)[:, 0], model.embedding)
     for row, length in enumerate(LENGTHS):
         trimmed = ids[row : row + 1, :length]
-        expected = layer.attribute(trimmed, baselines=torch.zeros_like(trimmed), n_steps=40, method="gausslegendre")
+        expected = layer.attribute(
+            trimmed, baselines=torch.full_like(trimmed, baseline), n_steps=40, method="gausslegendre"
+        )
         np.testing.assert_allclose(
             found[row, :length, 0], expected.sum(2)[0].detach().numpy(), rtol=0, atol=1e-6, err_msg=f"row {row}"
         )

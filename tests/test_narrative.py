@@ -73,7 +73,11 @@ def test_reasons_and_the_rest_add_up(numbers: list[float]) -> None:
     reasons, rest = find_reasons(made_attribution(values), 0)
     left = values.sum() - sum(reason.effect for reason in reasons)
     if not rest:
-        assert left == pytest.approx(0, abs=1e-9)
+        assert abs(left) <= 0.005 * np.abs(values).sum()
+    elif reasons:
+        assert float(rest.split()[-1].rstrip(".").replace("\N{MINUS SIGN}", "-").replace(",", "")) == pytest.approx(
+            left, rel=5e-3
+        )
     assert len(reasons) <= 5
     assert all(abs(a.effect) >= abs(b.effect) for a, b in pairwise(reasons))
 

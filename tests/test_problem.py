@@ -74,6 +74,19 @@ def test_the_prediction_of_a_background_is_the_mean():
     np.testing.assert_allclose(problem.baseline_prediction, expected, rtol=0, atol=1e-6)
 
 
+def test_the_padding_of_a_background_is_cleared():
+    """A model that adds up all it gets, zeros at padding, sees of the background only the sample's valid timesteps."""
+
+    class Sum(torch.nn.Module):
+        def forward(self, inputs, lengths):
+            return inputs.sum((1, 2))[:, None]
+
+    background = sequences(5, 6, 3, seed=3)
+    problem = problem_of(Sum(), sequences(3, 6, 3), lengths=LENGTHS, background=background)
+    expected = [float(background[:, :length].sum()) / 5 for length in LENGTHS]
+    np.testing.assert_allclose(problem.baseline_prediction, expected, rtol=0, atol=1e-5)
+
+
 def test_evaluate_explains_variations_of_one_sample():
     """`evaluate` gives the explained number of rows like a sample's, for that sample's target."""
     model = lstm(task="multiclass", output_size=3)
