@@ -71,7 +71,7 @@ def read_sequences(
 ) -> SequenceData:
     """Return the sequences of a CSV as the model reads them."""
     from ..models import DataSpec, InvalidInputError, SequenceData
-    from ..models.sequence_data import read_table, spec_of_columns
+    from ..models.table import read_table, spec_of_columns
 
     if windows not in ("last", "all"):
         raise InvalidInputError(f'--windows is {windows!r}; expected "last" or "all".')

@@ -64,7 +64,7 @@ def _joined(parts: list[SequenceData]) -> SequenceData:
 
 def _row(found: dict[str, Attribution], sample: int) -> dict[str, Any]:
     from ..reports import narrate
-    from ..reports.narrative import class_probabilities
+    from ..reports.prediction import class_probabilities
 
     narrative = narrate(found, sample)
     primary = found[narrative.primary]

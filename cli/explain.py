@@ -74,7 +74,7 @@ def explain(
 
 
 def _as_json(attribution: Attribution, path: str | None) -> dict[str, Any]:
-    from ..reports.narrative import explained_name
+    from ..reports.prediction import explained_name
 
     samples = []
     for index, sample in enumerate(attribution.sample_names):
@@ -112,7 +112,8 @@ def _features(attribution: Attribution, index: int) -> dict[str, float] | None:
 
 def _print(name: str, attribution: Attribution) -> None:
     """Print the reasons of the first samples."""
-    from ..reports.narrative import explained_name, find_reasons
+    from ..reports.prediction import explained_name
+    from ..reports.reasons import find_reasons
     from ..reports.wording import effect, level, method_name
 
     out = console()

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gatelens.models import DataSpec, FeatureSpec, SequenceData, WindowSpec
-from gatelens.models.sequence_data import read_table
+from gatelens.models.table import read_table
 
 CLASSES = ("fall", "stay", "rise")
 HORIZON = 6  # timesteps of 5 minutes

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from gatelens.examples.glucose import CLASSES, Part, always_stay, extrapolate, split
-from gatelens.explainers.attribution import library_versions
+from gatelens.explainers.assemble import library_versions
 from gatelens.models import LSTMConfig, LSTMModel
 
 SEED = 7

@@ -15,6 +15,7 @@ from ..models import InvalidInputError, InvalidTypeError, ModelError, Predictor
 from ..models.config import Task
 from ..models.inputs import clear_padding, valid_mask
 from ..models.predictor import Output
+from .assemble import build_attribution
 from .attribution import Attribution
 from .baselines import resolve_background, resolve_baseline
 from .players import PlayerKind
@@ -138,7 +139,7 @@ class Explainer(ABC):
         with predictor.evaluation():
             contribution = self._attribute(problem)
         values = self._checked_values(contribution, problem)
-        return Attribution.build(
+        return build_attribution(
             explainer=self,
             problem=problem,
             contribution=contribution,
@@ -171,9 +172,8 @@ class Explainer(ABC):
             raise InvalidTypeError(f"{type(self).__name__}._attribute gave shape {array.shape}; expected {expected}.")
         if not np.isfinite(array).all():
             raise ModelError(
-                f"{self.name} gave {int((~np.isfinite(array)).sum())} attributions that are NaN or infinite; the "
-                "model's "
-                "gradients overflow here. Scale the inputs, or use a black-box explainer (lime, kernel_shap)."
+                f"{self.name} gave {int((~np.isfinite(array)).sum())} attributions that are NaN or infinite; "
+                "something overflows in the model here. Scale the inputs, or try another explainer."
             )
         valid = valid_mask(problem.lengths, steps).numpy()
         return np.where(valid[..., None], array, 0).astype(array.dtype)

@@ -140,4 +140,6 @@ class Problem:
         from rich.console import Console
         from rich.progress import track
 
-        yield from track(items, description=title, total=total, console=Console(stderr=True), transient=True)
+        console = Console(stderr=True)
+        shown = {"console": console, "transient": True, "disable": not console.is_terminal}
+        yield from track(items, description=title, total=total, **shown)  # type: ignore[arg-type]

@@ -6,6 +6,8 @@ performance of deep learning models with axiomatic attribution priors and expect
 
 from __future__ import annotations
 
+import contextlib
+import sys
 from typing import Any
 
 import numpy as np
@@ -57,7 +59,8 @@ class KernelSHAP(PlayerExplainer):
                 f"samples is {self.samples}, too few to tell {count} players apart; give {2 * count} or more, or "
                 "explain fewer players, e.g. players='segment'."
             )
-        with seeded(self.seed):  # shap draws from numpy's global generator
+        # shap draws from numpy's global generator, and prints to standard output where the model raises
+        with seeded(self.seed), contextlib.redirect_stdout(sys.stderr):
             kernel = shap.KernelExplainer(lambda z: game(z == 1), np.zeros((1, count)))
             values = kernel.shap_values(
                 np.ones((1, count)),

@@ -48,7 +48,7 @@ def check_inputs(inputs: Any, *, features: int | None, vocab_size: int | None, d
         dtype: The model's float type.
 
     Raises:
-        InvalidInputError: Wrong shape, an empty batch, an id outside the vocabulary.
+        InvalidInputError: Wrong shape, or an empty batch.
         InvalidTypeError: Not numbers, or floats for a token model.
     """
     tensor = as_tensor(inputs)
@@ -80,13 +80,18 @@ def check_inputs(inputs: Any, *, features: int | None, vocab_size: int | None, d
             "Check that the columns are those the model was trained on."
         )
     if tensor.ndim == 2:
-        low, high = int(tensor.min()), int(tensor.max())
-        if low < 0 or (vocab_size is not None and high >= vocab_size):
-            bad = low if low < 0 else high
-            top = "the vocabulary's size" if vocab_size is None else str(vocab_size - 1)
-            raise InvalidInputError(f"inputs holds the token id {bad}; expected ids from 0 to {top}.")
         return tensor.long()
     return tensor.to(dtype)
+
+
+def check_ids(ids: Tensor, lengths: Tensor, vocab_size: int | None) -> None:
+    """Refuse token ids (B, T) outside the vocabulary at valid timesteps; padding may hold anything."""
+    valid = ids[valid_mask(lengths, ids.shape[1]).to(ids.device)]
+    low, high = int(valid.min()), int(valid.max())
+    if low < 0 or (vocab_size is not None and high >= vocab_size):
+        bad = low if low < 0 else high
+        top = "the vocabulary's size" if vocab_size is None else str(vocab_size - 1)
+        raise InvalidInputError(f"inputs holds the token id {bad}; expected ids from 0 to {top}.")
 
 
 def check_lengths(lengths: Any, batch: int, steps: int) -> Tensor:

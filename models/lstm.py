@@ -11,7 +11,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 
 from .config import LSTMConfig
 from .data_spec import DataSpec
-from .inputs import check_inputs, check_lengths, clear_padding, valid_mask
+from .inputs import check_ids, check_inputs, check_lengths, clear_padding, valid_mask
 from .pooling import make_pooling
 
 if TYPE_CHECKING:
@@ -120,6 +120,7 @@ class LSTMModel(nn.Module):
         lengths = check_lengths(lengths, hidden.shape[0], hidden.shape[1])
         hidden = clear_padding(hidden.to(self.head.weight.device), lengths)
         if self.embedding is not None:
+            check_ids(hidden, lengths, self.config.vocab_size)
             hidden = self.embedding(hidden)  # (B, T, E)
         steps = hidden.shape[1]
         valid = valid_mask(lengths, steps).to(hidden.device)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from .config import Task
 from .data_spec import DataSpec
 from .errors import GatelensError, InvalidInputError, InvalidTypeError, ModelError, nearest_name
-from .inputs import as_tensor, check_finite, check_inputs, check_lengths, clear_padding
+from .inputs import as_tensor, check_finite, check_ids, check_inputs, check_lengths, clear_padding
 from .lstm import LSTMModel
 from .saved import model_hash
 from .state import evaluation_mode
@@ -126,6 +126,8 @@ class Predictor:
             dtype=self.dtype,
         )
         lengths = check_lengths(lengths, checked.shape[0], checked.shape[1])
+        if checked.ndim == 2:
+            check_ids(checked, lengths, config.vocab_size if config else None)
         check_finite(checked, lengths)
         return clear_padding(checked, lengths).to(self.device), lengths
 
@@ -267,7 +269,8 @@ class Predictor:
                 result = self.module(inputs, **({"lengths": lengths} if self.accepts_lengths else {}))
             else:
                 extra = {"lengths": lengths.numpy()} if self.accepts_lengths else {}
-                result = as_tensor(self.model(inputs.detach().cpu().numpy(), **extra), "the model's output")
+                copy = inputs.detach().cpu().numpy().copy()  # a function may write into what it is given
+                result = as_tensor(self.model(copy, **extra), "the model's output")
         except GatelensError:
             raise
         except Exception as error:

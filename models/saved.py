@@ -194,7 +194,7 @@ def _read_weights(path: Path, expected: dict[str, Tensor]) -> dict[str, Tensor]:
             for name in sorted(found.keys() - expected.keys()):
                 raise SavedModelError(f"{path} has the weight {name}, which config.json knows nothing of.")
             for name in expected:
-                weights[name] = file.get_tensor(name)
+                weights[name] = file.get_tensor(name).clone()  # aligned memory of its own: same bits, same sums
     except (SafetensorError, OSError, ValueError) as error:
         if isinstance(error, SavedModelError):
             raise

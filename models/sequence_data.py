@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -10,17 +9,14 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from .data_spec import DataSpec, FeatureSpec
+from .data_spec import DataSpec
 from .errors import InvalidInputError, nearest_name
+from .table import TIME_TRANSFORMS, TOKEN_COLUMN, Table, read_table, spec_of_columns
 
 if TYPE_CHECKING:
     import pandas as pd
 
 Windows = Literal["last", "all"]
-
-SECOND = np.timedelta64(1, "s")
-TIME_TRANSFORMS = ("day_sine", "day_cosine")
-TOKEN_COLUMN = "token"  # noqa: S105 - a column's name
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,7 +82,7 @@ class SequenceData:
         pieces: list[_Piece] = []
         notes: list[str] = []
         for name, group in groups:
-            table = _Table.read(group, spec, source if not name else f"{source}, {id_column} {name}")
+            table = Table.read(group, spec, source if not name else f"{source}, {id_column} {name}")
             notes += table.notes
             pieces += _cut(table, spec, name, windows, stride, end)
         if not pieces:
@@ -114,7 +110,7 @@ class SequenceData:
 
 def read_csv(
     path: str | Path,
-    spec: DataSpec,
+    spec: DataSpec | None,
     *,
     windows: Windows = "last",
     stride: int = 1,
@@ -123,50 +119,17 @@ def read_csv(
 ) -> SequenceData:
     """Read a CSV, one row a timestep in time order, into sequences (see `SequenceData.from_frame`).
 
+    Without a spec (a model that names no features) the number columns are the features, as they are.
+
     Raises:
         InvalidInputError: The file is missing, empty or no CSV, lacks a column, or no window fits.
     """
+    frame = read_table(path)
+    if spec is None:
+        spec = spec_of_columns(frame, None, str(path))
     return SequenceData.from_frame(
-        read_table(path), spec, windows=windows, stride=stride, end=end, id_column=id_column, source=str(path)
+        frame, spec, windows=windows, stride=stride, end=end, id_column=id_column, source=str(path)
     )
-
-
-def read_table(path: str | Path) -> pd.DataFrame:
-    """Read a CSV file as a DataFrame, with errors that help."""
-    import pandas as pd
-
-    path = Path(path)
-    if not path.is_file():
-        kind = "is a folder" if path.is_dir() else "does not exist"
-        raise InvalidInputError(f"{path} {kind}; expected a CSV file, one row a timestep.")
-    try:
-        frame = pd.read_csv(path)
-    except pd.errors.EmptyDataError:
-        raise InvalidInputError(f"{path} is empty; expected a CSV with a header and one row a timestep.") from None
-    except (pd.errors.ParserError, UnicodeDecodeError, ValueError) as error:
-        raise InvalidInputError(f"{path} is not a readable CSV: {str(error).strip()}.") from None
-    except OSError as error:
-        raise InvalidInputError(f"{path} cannot be read: {error.strerror}.") from None
-    if not frame.index.equals(pd.RangeIndex(len(frame))):  # pandas has taken the first column for row labels
-        raise InvalidInputError(
-            f"{path} has rows with more values than the header has names ({len(frame.columns)}: "
-            f"{', '.join(str(name) for name in frame.columns)}); give every column a name."
-        )
-    if TOKEN_COLUMN in frame.columns and frame[TOKEN_COLUMN].dtype.kind not in "fiu":  # "NA" and "null" are words, too
-        words = pd.read_csv(path, usecols=[TOKEN_COLUMN], dtype=str, keep_default_na=False)
-        frame[TOKEN_COLUMN] = words[TOKEN_COLUMN]
-    return frame
-
-
-def spec_of_columns(frame: pd.DataFrame, features: int, source: str) -> DataSpec:
-    """Return a spec for a model that names no features: the table's number columns, in their order."""
-    numbers = [str(name) for name in frame.columns if frame[name].dtype.kind in "fiu"]
-    if len(numbers) != features:
-        raise InvalidInputError(
-            f"{source} has {len(numbers)} number columns ({', '.join(numbers) or 'none'}); the model reads {features} "
-            "features and names none of them, so the table must hold just those, in the order of training."
-        )
-    return DataSpec(features=tuple(FeatureSpec(name=name) for name in numbers))
 
 
 @dataclass(frozen=True, eq=False)
@@ -177,132 +140,6 @@ class _Piece:
     values: NDArray[Any]
     times: NDArray[np.datetime64] | None
     row: int
-
-
-@dataclass(frozen=True, eq=False)
-class _Table:
-    """The cleaned columns of one series: numbers by column name, times, and where a pause ends a run."""
-
-    columns: dict[str, NDArray[np.float64]]
-    times: NDArray[np.datetime64] | None
-    starts: NDArray[np.int64]  # first row of each run without a pause
-    notes: tuple[str, ...]
-
-    @classmethod
-    def read(cls, frame: pd.DataFrame, spec: DataSpec, source: str) -> _Table:
-        notes: list[str] = []
-        times: NDArray[np.datetime64] | None = None
-        starts = np.zeros(1, dtype=np.int64)
-        if spec.window.time_column is not None:
-            frame, times, starts = _order_by_time(frame, spec, source, notes)
-        columns: dict[str, NDArray[np.float64]] = {}
-        for feature in spec.features:
-            if feature.source not in columns and feature.transform not in TIME_TRANSFORMS:
-                columns[feature.source] = _numbers(frame, feature.source, source)
-        if spec.vocabulary is not None:
-            columns[TOKEN_COLUMN] = _token_ids(frame, spec.vocabulary, source)
-        return cls(columns, times, starts, tuple(notes))
-
-    def __len__(self) -> int:
-        return (
-            len(next(iter(self.columns.values())))
-            if self.columns
-            else len(self.times if self.times is not None else ())
-        )
-
-    def runs(self) -> Iterator[tuple[int, int]]:
-        """Yield (start, stop) of each run."""
-        yield from zip(self.starts, [*self.starts[1:], len(self)], strict=True)
-
-
-def _order_by_time(
-    frame: pd.DataFrame, spec: DataSpec, source: str, notes: list[str]
-) -> tuple[pd.DataFrame, NDArray[np.datetime64], NDArray[np.int64]]:
-    assert spec.window.time_column is not None
-    times = _times(frame, spec.window.time_column, source)
-    if (np.diff(times) < np.timedelta64(0)).any():
-        notes.append("the rows were not in time order and have been sorted")
-        order = np.argsort(times, kind="stable")
-        frame, times = frame.iloc[order], times[order]
-    keep = np.ones(len(times), dtype=bool)
-    keep[1:] = np.diff(times) > np.timedelta64(0)
-    if not keep.all():
-        notes.append(f"{int((~keep).sum())} rows with a time already seen were dropped")
-        frame, times = frame[keep], times[keep]
-    if spec.window.min_gap_seconds is not None:
-        keep = _spaced(times, spec.window.min_gap_seconds)
-        if not keep.all():
-            notes.append(
-                f"{int((~keep).sum())} rows less than {spec.window.min_gap_seconds:g} s after another were dropped"
-            )
-            frame, times = frame[keep], times[keep]
-    starts = np.zeros(1, dtype=np.int64)
-    if spec.window.max_gap_seconds is not None:
-        pauses = np.diff(times) / SECOND > spec.window.max_gap_seconds
-        starts = np.concatenate([starts, np.flatnonzero(pauses) + 1])
-    return frame, times, starts
-
-
-def _times(frame: pd.DataFrame, column: str, source: str) -> NDArray[np.datetime64]:
-    """Return the times of a column, datetime64[ns] (rows,); of times with a zone, what the clock there shows."""
-    import pandas as pd
-
-    try:
-        texts = frame[column]
-        stamps = pd.to_datetime(
-            texts.astype(str) if texts.dtype.kind in "fiub" else texts, errors="coerce", format="ISO8601"
-        )
-        stamps = (stamps if stamps.dt.tz is None else stamps.dt.tz_localize(None)).dt.as_unit("ns")
-    except (ValueError, AttributeError) as error:
-        raise InvalidInputError(
-            f"{source}: the times in {column!r} cannot be read together ({error}); write all of them in one time zone "
-            "and between the years 1678 and 2261."
-        ) from None
-    bad = stamps.isna().to_numpy()
-    if bad.any():
-        row = int(bad.argmax())
-        raise InvalidInputError(
-            f"{source}: data row {frame.index[row] + 1} has {column} {frame[column].iloc[row]!r}; "
-            "expected a time such as 2010-09-12 14:20."
-        )
-    return stamps.to_numpy()
-
-
-def _spaced(times: NDArray[np.datetime64], seconds: float) -> NDArray[np.bool_]:
-    """Return which rows to keep so that none follows the kept one before sooner than `seconds`."""
-    keep = np.ones(len(times), dtype=bool)
-    last = times[0]
-    for row in range(1, len(times)):
-        if (times[row] - last) / SECOND < seconds:
-            keep[row] = False
-        else:
-            last = times[row]
-    return keep
-
-
-def _numbers(frame: pd.DataFrame, column: str, source: str) -> NDArray[np.float64]:
-    import pandas as pd
-
-    values = pd.to_numeric(frame[column], errors="coerce").to_numpy(dtype=np.float64)
-    bad = ~np.isfinite(values)
-    if bad.any():
-        row = int(bad.argmax())
-        raise InvalidInputError(
-            f"{source}: column {column!r} has {int(bad.sum())} values that are missing or no finite number, "
-            f"the first in data row {frame.index[row] + 1} ({frame[column].iloc[row]!r}); fill or drop them first."
-        )
-    return values
-
-
-def _token_ids(frame: pd.DataFrame, vocabulary: tuple[str, ...], source: str) -> NDArray[np.float64]:
-    known = {token: index for index, token in enumerate(vocabulary)}
-    tokens = frame[TOKEN_COLUMN].astype(str)
-    for row, token in enumerate(tokens):
-        if token not in known:
-            raise InvalidInputError(
-                f"{source}: data row {frame.index[row] + 1} has the token {token!r}, not in the vocabulary."
-            )
-    return np.array([known[token] for token in tokens], dtype=np.float64)
 
 
 def _require_columns(frame: pd.DataFrame, spec: DataSpec, id_column: str | None, source: str) -> None:
@@ -327,7 +164,7 @@ def _require_columns(frame: pd.DataFrame, spec: DataSpec, id_column: str | None,
         raise InvalidInputError(f"{source}: data row {row + 1} has no {id_column}; every row needs one.")
 
 
-def _cut(table: _Table, spec: DataSpec, name: str, windows: Windows, stride: int, end: str | None) -> list[_Piece]:
+def _cut(table: Table, spec: DataSpec, name: str, windows: Windows, stride: int, end: str | None) -> list[_Piece]:
     """Cut one series into pieces; newest only for "last", or the one that ends at `end`."""
     spans: list[tuple[int, int]] = []
     for start, stop in table.runs():
@@ -348,7 +185,7 @@ def _cut(table: _Table, spec: DataSpec, name: str, windows: Windows, stride: int
     return pieces
 
 
-def _spans_that_end_at(table: _Table, spec: DataSpec, end: str) -> list[tuple[int, int]]:
+def _spans_that_end_at(table: Table, spec: DataSpec, end: str) -> list[tuple[int, int]]:
     """Return the span (at most one) whose last row has the time `end`, or else is the first of that minute."""
     import pandas as pd
 
@@ -372,14 +209,14 @@ def _spans_that_end_at(table: _Table, spec: DataSpec, end: str) -> list[tuple[in
     return []
 
 
-def _features(table: _Table, spec: DataSpec, start: int, stop: int) -> NDArray[Any]:
+def _features(table: Table, spec: DataSpec, start: int, stop: int) -> NDArray[Any]:
     """Return the scaled features of one window, (L, D) float32, or its token ids, (L,)."""
     if spec.vocabulary is not None:
         return table.columns[TOKEN_COLUMN][start:stop].astype(np.int64)
     return ((raw_features(table, spec, start, stop) - spec.center) / spec.scale).astype(np.float32)
 
 
-def raw_features(table: _Table, spec: DataSpec, start: int, stop: int) -> NDArray[np.float64]:
+def raw_features(table: Table, spec: DataSpec, start: int, stop: int) -> NDArray[np.float64]:
     """Return the features of one window before scaling, (L, D)."""
     result = np.empty((stop - start, len(spec.features)))
     for column, feature in enumerate(spec.features):

@@ -7,7 +7,6 @@ provenance.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,15 +15,18 @@ import numpy as np
 import torch
 
 from ..explainers import Attribution
-from ..explainers.attribution import library_versions
+from ..explainers.assemble import library_versions
 from ..models import GatelensError, InvalidInputError, InvalidTypeError, LSTMModel, Predictor, Trace, record
 from ..models.files import replacing_file
 from ..models.recorder import lstm_modules
 from . import plots
+from .about import about
 from .html import details, escape, page, picture, share_bar, table
 from .model_card import describe, metric_sentence
-from .narrative import Narrative, class_probabilities, explained_name, narrate, token_texts
-from .wording import METHOD_NAMES, effect, method_name, number, percent, step_labels
+from .narrative import Narrative, narrate
+from .prediction import class_probabilities, explained_name
+from .reasons import token_texts
+from .wording import effect, method_name, number, percent, step_labels
 
 MOST_SAMPLES = 50
 
@@ -89,7 +91,7 @@ class Report:
             parts.append(self._contents(narratives))
         for sample, narrative in enumerate(narratives):
             parts.append(self._article(sample, narrative))
-        parts.append(self._about())
+        parts.append(about(self.attributions, self.model, command=self.command, redact=self.redact))
         title = self.title or _sentence(narratives[0])
         return page(title, "\n".join(parts), library_versions()["gatelens"])
 
@@ -290,84 +292,6 @@ class Report:
             columns.append([number(float(value), signed=True) for value in found.timesteps[sample, :length]])
         return table(head, list(zip(*columns, strict=True)))
 
-    # -- about -------------------------------------------------------------------------------------------------------
-
-    def _about(self) -> str:
-        parts = ["<h2>How this page was made</h2>"]
-        parts.append(details("The explainers", self._methods_table()))
-        if self.model is not None:
-            parts.append(details("The model", self._card()))
-        parts.append(details("Versions and how to make it again", self._provenance()))
-        return "".join(parts)
-
-    def _methods_table(self) -> str:
-        rows = []
-        for found in self.attributions.values():
-            attrs = found.attrs
-            promise = {"exact": "adds up exactly", "converges": "adds up in the limit", "none": "does not add up"}
-            gap = float(np.abs(found.completeness_gap).max())
-            rows.append(
-                (
-                    METHOD_NAMES.get(found.method, found.method),
-                    found.resolution,
-                    _options_words(found.options),
-                    attrs["baseline_name"],
-                    promise[str(attrs["completeness"])],
-                    number(gap, digits=2) if attrs["completeness"] != "none" else "",
-                    f"{attrs['forward_evaluations']:,} / {attrs['backward_evaluations']:,}",
-                    f"{attrs['seconds']:.2f}",
-                    attrs["source"],
-                )
-            )
-        head = (
-            "Explainer", "Tells apart", "Options", "Baseline", "Promise", "Largest gap",
-            "Evaluations forward / backward", "Seconds", "Source",
-        )  # fmt: skip
-        return table(head, rows, text=True)
-
-    def _card(self) -> str:
-        card = describe(self.model)
-        parts = [table((), card.rows, text=True)]
-        if card.metrics:
-            names = list(dict.fromkeys(metric for row in card.metrics.values() for metric in row))
-            rows = [
-                (name.replace("_", " "), *(f"{row[metric]:.3f}" if metric in row else "" for metric in names))
-                for name, row in card.metrics.items()
-            ]
-            parts.append("<h3>On held-out data</h3>")
-            parts.append(table(("", *(name.replace("_", " ") for name in names)), rows))
-        if card.layers:
-            parts.append("<h3>Layers</h3>")
-            parts.append(table(("Name", "Kind", "Reads", "Gives", "Parameters"), card.layers, text=True))
-        if card.features:
-            parts.append("<h3>Features</h3>")
-            rows_ = [
-                (name, unit, made, number(center), number(scale)) for name, unit, made, center, scale in card.features
-            ]
-            parts.append(table(("Name", "Unit", "Made from", "Center", "Scale"), rows_, text=True))
-        return "".join(parts)
-
-    def _provenance(self) -> str:
-        first = self._first
-        rows = [
-            ("Explained", f"{first.attrs['output']} of {', '.join(sorted(self._explained_names()))}"),
-            ("Seed", str(first.attrs["seed"])),
-            ("Model hash", str(first.attrs["model"])),
-        ]
-        versions: dict[str, str] = {}
-        for found in self.attributions.values():
-            versions |= found.versions
-        rows += [(f"{name}", version) for name, version in versions.items()]
-        if self.redact:
-            rows.append(("Redacted", "raw inputs, clock times and sample names were left out"))
-        text = table((), rows, text=True)
-        if self.command:
-            text += f"<p>Made by:</p><pre><code>{escape(self.command)}</code></pre>"
-        return text
-
-    def _explained_names(self) -> set[str]:
-        return {explained_name(self._first, sample) for sample in range(len(self._first))}
-
     # -- checks ------------------------------------------------------------------------------------------------------
 
     def _check_same_problem(self) -> None:
@@ -443,8 +367,3 @@ def _short(narrative: Narrative, attribution: Attribution, sample: int) -> str:
 
 def _capital(text: str) -> str:
     return text[:1].upper() + text[1:]
-
-
-def _options_words(options: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {json.dumps(value) if isinstance(value, (list, dict)) else value}"
-                     for name, value in options.items() if value is not None)  # fmt: skip

@@ -6,12 +6,34 @@ import pytest
 import torch
 import xarray as xr
 
-from gatelens.models import InvalidInputError, InvalidTypeError
-from gatelens.models.inputs import as_tensor, check_finite, check_inputs, check_lengths, clear_padding, valid_mask
+from gatelens.models import InvalidInputError, InvalidTypeError, LSTMConfig, LSTMModel
+from gatelens.models.inputs import (
+    as_tensor,
+    check_finite,
+    check_ids,
+    check_inputs,
+    check_lengths,
+    clear_padding,
+    valid_mask,
+)
 
 
 def check(inputs, features=None, vocab_size=None, dtype=torch.float32):
-    return check_inputs(inputs, features=features, vocab_size=vocab_size, dtype=dtype)
+    found = check_inputs(inputs, features=features, vocab_size=vocab_size, dtype=dtype)
+    if found.ndim == 2:
+        check_ids(found, check_lengths(None, *found.shape), vocab_size)
+    return found
+
+
+def test_ids_at_padding_may_be_anything():
+    """An id outside the vocabulary is refused at a valid timestep, and of no account at padding."""
+    ids = torch.tensor([[1, 2, -100], [1, 2, 2]])
+    check_ids(ids, torch.tensor([2, 3]), 3)
+    with pytest.raises(InvalidInputError, match="the token id -100"):
+        check_ids(ids, torch.tensor([3, 3]), 3)
+    model = LSTMModel(LSTMConfig(vocab_size=3, embedding_dim=2, hidden_sizes=(4,), bidirectional=True))
+    clean = torch.tensor([[1, 2, 0], [1, 2, 2]])
+    assert torch.equal(model(ids, [2, 3]), model(clean, [2, 3]))
 
 
 # -- what is taken ---------------------------------------------------------------------------------------------------

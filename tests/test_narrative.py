@@ -8,16 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gatelens.models import InvalidInputError
-from gatelens.reports.narrative import (
-    agreement,
-    choose_primary,
-    class_probabilities,
-    find_reasons,
-    headline,
-    narrate,
-    rank_correlation,
-    strongest_span,
-)
+from gatelens.reports.evidence import agreement, rank_correlation
+from gatelens.reports.narrative import choose_primary, narrate
+from gatelens.reports.prediction import class_probabilities, headline
+from gatelens.reports.reasons import find_reasons, strongest_span
 from helpers.made import made_attribution
 
 

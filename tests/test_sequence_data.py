@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from gatelens.models import DataSpec, FeatureSpec, InvalidInputError, SequenceData, WindowSpec, read_csv
-from gatelens.models.sequence_data import read_table, spec_of_columns
+from gatelens.models.table import read_table, spec_of_columns
 
 START = pd.Timestamp("2020-03-01 00:00")
 

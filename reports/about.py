@@ -1,0 +1,100 @@
+"""The page's last section: which explainers, which model, which versions, and how to make the page again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ..explainers import Attribution
+from .html import details, escape, table
+from .model_card import describe
+from .prediction import explained_name
+from .wording import method_name, number
+
+
+def about(attributions: Mapping[str, Attribution], model: Any, *, command: str | None, redact: bool) -> str:
+    """Return the page's last section: the explainers, the model, versions and how to make it again."""
+    parts = ["<h2>How this page was made</h2>"]
+    parts.append(details("The explainers", _methods_table(attributions)))
+    if model is not None:
+        parts.append(details("The model", _card(model)))
+    parts.append(details("Versions and how to make it again", _provenance(attributions, command, redact=redact)))
+    return "".join(parts)
+
+
+def _methods_table(attributions: Mapping[str, Attribution]) -> str:
+    rows = []
+    for found in attributions.values():
+        attrs = found.attrs
+        promise = {"exact": "adds up exactly", "converges": "adds up in the limit", "none": "does not add up"}
+        gap = float(np.abs(found.completeness_gap).max())
+        rows.append(
+            (
+                method_name(found.method),
+                found.resolution,
+                _options_words(found.options),
+                attrs["baseline_name"],
+                promise[str(attrs["completeness"])],
+                number(gap, digits=2) if attrs["completeness"] != "none" else "",
+                f"{attrs['forward_evaluations']:,} / {attrs['backward_evaluations']:,}",
+                f"{attrs['seconds']:.2f}",
+                attrs["source"],
+            )
+        )
+    head = (
+        "Explainer", "Tells apart", "Options", "Baseline", "Promise", "Largest gap",
+        "Evaluations forward / backward", "Seconds", "Source",
+    )  # fmt: skip
+    return table(head, rows, text=True)
+
+
+def _card(model: Any) -> str:
+    card = describe(model)
+    parts = [table((), card.rows, text=True)]
+    if card.metrics:
+        names = list(dict.fromkeys(metric for row in card.metrics.values() for metric in row))
+        rows = [
+            (name.replace("_", " "), *(f"{row[metric]:.3f}" if metric in row else "" for metric in names))
+            for name, row in card.metrics.items()
+        ]
+        parts.append("<h3>On held-out data</h3>")
+        parts.append(table(("", *(name.replace("_", " ") for name in names)), rows))
+    if card.layers:
+        parts.append("<h3>Layers</h3>")
+        parts.append(table(("Name", "Kind", "Reads", "Gives", "Parameters"), card.layers, text=True))
+    if card.features:
+        parts.append("<h3>Features</h3>")
+        rows_ = [(name, unit, made, number(center), number(scale)) for name, unit, made, center, scale in card.features]
+        parts.append(table(("Name", "Unit", "Made from", "Center", "Scale"), rows_, text=True))
+    return "".join(parts)
+
+
+def _provenance(attributions: Mapping[str, Attribution], command: str | None, *, redact: bool) -> str:
+    first = next(iter(attributions.values()))
+    explained = {explained_name(first, sample) for sample in range(len(first))}
+    rows = [
+        (
+            "Explained",
+            f"{first.attrs['output']} of {', '.join(sorted(explained))}",
+        ),
+        ("Seed", str(first.attrs["seed"])),
+        ("Model hash", str(first.attrs["model"])),
+    ]
+    versions: dict[str, str] = {}
+    for found in attributions.values():
+        versions |= found.versions
+    rows += [(f"{name}", version) for name, version in versions.items()]
+    if redact:
+        rows.append(("Redacted", "raw inputs, clock times and sample names were left out"))
+    text = table((), rows, text=True)
+    if command:
+        text += f"<p>Made by:</p><pre><code>{escape(command)}</code></pre>"
+    return text
+
+
+def _options_words(options: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {json.dumps(value) if isinstance(value, (list, dict)) else value}"
+                     for name, value in options.items() if value is not None)  # fmt: skip

@@ -1,0 +1,86 @@
+"""What was predicted, in words: the headline, the classes' probabilities, and the baseline it is compared with."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+
+from ..explainers import Attribution
+from .wording import effect, level, percent
+
+
+def class_probabilities(attribution: Attribution, sample: int) -> list[tuple[str, float]] | None:
+    """Return (class, probability) of the explained timestep, most likely first; None for a regression."""
+    scores = attribution.dataset["scores"].to_numpy()[sample]  # (K,)
+    task = attribution.attrs["task"]
+    names = attribution.output_names
+    if task == "multiclass":
+        exponentials = np.exp(scores - scores.max())
+        pairs = list(zip(names, exponentials / exponentials.sum(), strict=True))
+    elif task == "binary" and len(scores) == 1:
+        probability = 1 / (1 + np.exp(-scores[0]))
+        classes = _classes(attribution) or [f"not {names[0]}", names[0]]
+        pairs = [(classes[1], probability), (classes[0], 1 - probability)]
+    else:
+        return None
+    return sorted(((name, float(value)) for name, value in pairs), key=lambda pair: -pair[1])
+
+
+def explained_name(attribution: Attribution, sample: int) -> str:
+    """Return the name of the explained output: the class, or the quantity."""
+    output = int(attribution.dataset["target_output"].to_numpy()[sample])
+    classes = _classes(attribution)
+    if attribution.attrs["task"] == "binary" and len(attribution.output_names) == 1 and classes:
+        return classes[1]
+    return attribution.output_names[output]
+
+
+def headline(attribution: Attribution, sample: int) -> tuple[str, str, str]:
+    """Return "The model predicts", the prediction, and the rest of the sentence."""
+    where = _where(attribution, sample)
+    pairs = class_probabilities(attribution, sample)
+    if pairs is None:
+        value = level(float(attribution.prediction[sample]), attribution)
+        name = explained_name(attribution, sample)
+        subject = str(attribution.attrs["target"]) or ("" if name.startswith("output ") else name)
+        return f"The model predicts {subject}:" if subject else "The model predicts", value, f"{where}."
+    name, probability = pairs[0]
+    target = str(attribution.attrs["target"])
+    before = f"For {target}, the model predicts" if target else "The model predicts"
+    return before, name, f"with {percent(probability)} probability{where}."
+
+
+def _where(attribution: Attribution, sample: int) -> str:
+    timestep = attribution.diagnostic("target_timestep")
+    return "" if timestep is None else f" at timestep {int(timestep[sample]) + 1}"
+
+
+def _classes(attribution: Attribution) -> list[str]:
+    return [str(name) for name in json.loads(attribution.attrs["classes"])]
+
+
+def comparison(attribution: Attribution, sample: int) -> str:
+    """Return the sentence that compares the prediction with the baseline's."""
+    name = explained_name(attribution, sample)
+    prediction, reference = float(attribution.prediction[sample]), float(attribution.baseline_prediction[sample])
+    described = str(attribution.attrs["baseline_description"]) or _baseline_words(attribution)
+    change = effect(prediction - reference, attribution).replace(" points", " percentage points")
+    subject = {"probability": f"The probability of {name}", "logit": f"The score of {name}"}[
+        attribution.attrs["output"]
+    ]
+    if attribution.attrs["task"] == "regression":
+        subject = "The prediction"
+    return (
+        f"{subject} is {level(prediction, attribution)}; for {described} it would be {level(reference, attribution)}. "
+        f"The reasons below share out the difference, {change}."
+    )
+
+
+def _baseline_words(attribution: Attribution) -> str:
+    name = str(attribution.attrs["baseline_name"])
+    if len(attribution.feature_names) == 1 and attribution.feature_names[0] == "token" and name in ("zero", "pad"):
+        return "a text of padding only"
+    if name == "zero" and "feature_center" in attribution.dataset.coords:
+        return "an input with every feature at its center"
+    return {"zero": "an input of zeros", "given": "the given baseline"}.get(name, f"the baseline ({name})")
