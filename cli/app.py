@@ -5,6 +5,7 @@ Commands import what they need when they run, so that `gatelens --help` stays qu
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from typing import Annotated
@@ -48,6 +49,9 @@ def options(
 
 def main() -> None:
     """Run the command; bad input ends with one sentence on standard error and exit code 2, never with a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that lacks a letter shows a question mark
     try:
         app()
     except KeyboardInterrupt:

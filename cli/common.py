@@ -50,6 +50,13 @@ def console() -> Console:
     return Console(highlight=False)
 
 
+def plain(text: object) -> Any:
+    """Return text for a table as it is: rich would take [brackets] for its markup."""
+    from rich.text import Text
+
+    return Text(str(text))
+
+
 def say(text: str) -> None:
     """Write a line for the person at the terminal, on standard error."""
     sys.stderr.write(text + "\n")
@@ -115,7 +122,7 @@ def explain_sequences(
         model,
         data.inputs,
         methods,
-        target=int(target) if target is not None and target.lstrip("-").isdigit() else target,
+        target=_target(target),
         lengths=data.lengths,
         baseline=_baseline(model, baseline),
         output=explained,
@@ -124,6 +131,14 @@ def explain_sequences(
         sample_names=data.sample_names,
         times=data.times,
     )
+
+
+def _target(name: str | None) -> str | int | None:
+    """Return a number where the name is one."""
+    try:
+        return name if name is None else int(name)
+    except ValueError:
+        return name
 
 
 def _baseline(model: LSTMModel, name: str | None) -> str | float:

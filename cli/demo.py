@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .common import JSON, console, explain_sequences, print_json, say
+from .common import JSON, console, explain_sequences, plain, print_json, say
 
 if TYPE_CHECKING:
     from ..explainers import Attribution
@@ -92,5 +92,5 @@ def _print(rows: list[dict[str, Any]]) -> None:
     for row in rows:
         checks = "passed" if row["checks_passed"] else "read with care"
         predicted = f"{row['predicted']}, {percent(row['probability'])}"
-        table.add_row(row["window_until"], predicted, row["main_reason"], checks)
+        table.add_row(row["window_until"], plain(predicted), plain(row["main_reason"]), checks)
     console().print(table)

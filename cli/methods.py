@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .common import JSON, console, print_json
+from .common import JSON, console, plain, print_json
 
 
 def methods(json: JSON = False) -> None:
@@ -36,5 +36,5 @@ def methods(json: JSON = False) -> None:
     for name, entry in entries.items():
         explainer = entry.explainer
         rest = (works[explainer.needs], adds[explainer.completeness]) if explainer else ("", "")
-        table.add_row(name, entry.summary, *rest, entry.origin)
+        table.add_row(plain(name), plain(entry.summary), *rest, plain(entry.origin))
     console().print(table)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -66,7 +67,7 @@ def report(
         )
     methods = method or list(DEFAULT_METHODS)
     found = explain_sequences(loaded, data, methods, target=target, baseline=baseline, output=output, seed=seed)
-    command = _command(model, input, out, end, redact=redact)
+    command = _command(redact=redact)
     path = Report(found, model=loaded, title=title, redact=redact, command=command).save(out)
     if json:
         print_json({"report": str(path), "samples": len(data), "methods": methods})
@@ -74,9 +75,8 @@ def report(
     say(f"wrote {path}")
 
 
-def _command(model: Path, source: Path, out: Path, end: str | None, *, redact: bool) -> str:
+def _command(*, redact: bool) -> str:
     """Return the command for the page's own record; a redacted page names no files."""
     if redact:
         return "gatelens report MODEL --input CSV --redact"
-    words = ["gatelens", "report", model.name, "--input", source.name, "--out", out.name]
-    return shlex.join(words + (["--end", end] if end else []))
+    return shlex.join(["gatelens", *sys.argv[1:]])

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ..models import DataSpec, InvalidInputError
 from ..models.inputs import valid_mask
-from ..models.trace import GATES
+from ..models.trace import GATES, to_numpy
 from .attribution import FORMAT, FORMAT_VERSION, Attribution
 
 if TYPE_CHECKING:
@@ -87,6 +87,7 @@ def build_attribution(
         coords["gate"] = np.array(GATES, dtype=object)
     attrs = _provenance(explainer, problem, contribution, data)
     attrs |= {
+        "inputs": "tokens" if problem.reads_tokens else "features",
         "seconds": seconds,
         "forward_evaluations": evaluations[0],
         "backward_evaluations": evaluations[1],
@@ -146,7 +147,7 @@ def _mean_reference(problem: Problem) -> Any:
 
 
 def _as_cells(part: Any) -> NDArray[Any]:
-    array: NDArray[Any] = part.detach().cpu().numpy()
+    array: NDArray[Any] = to_numpy(part)
     return np.array(array[..., None] if array.ndim == 2 else array)
 
 
@@ -157,7 +158,12 @@ def _names(names: Sequence[str] | None, count: int, kind: str, *, token: bool = 
         return np.array([f"{kind} {index}" for index in range(count)], dtype=object)
     if len(names) != count:
         raise InvalidInputError(f"{kind}_names has {len(names)} entries; expected {count}, one a {kind}.")
-    return np.array([str(name) for name in names], dtype=object)
+    return np.array([_storable(name) for name in names], dtype=object)
+
+
+def _storable(name: object) -> str:
+    """Return a name as netCDF and UTF-8 can hold it: without NUL, lone surrogates replaced."""
+    return str(name).replace("\0", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace").decode("utf-8")
 
 
 def _output_names(data: DataSpec, count: int) -> Sequence[str] | None:

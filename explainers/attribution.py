@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 FORMAT = "gatelens.Attribution"
 FORMAT_VERSION = 1
+VARIABLES = ("attribution", "input", "baseline", "prediction", "baseline_prediction", "completeness_gap", "length",
+             "target_output", "scores")  # fmt: skip
+ATTRS = ("method", "options", "completeness", "resolution", "output", "inputs", "task", "model", "seed", "versions")
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,6 +94,11 @@ class Attribution:
     def resolves_features(self) -> bool:
         """Whether features are told apart."""
         return self.resolution in ("cell", "feature")
+
+    @property
+    def of_tokens(self) -> bool:
+        """Whether the inputs are token ids."""
+        return str(self.dataset.attrs["inputs"]) == "tokens"
 
     @property
     def resolves_time(self) -> bool:
@@ -231,8 +239,11 @@ class Attribution:
             dataset = xr.load_dataset(path, engine="h5netcdf")
         except Exception as error:  # noqa: BLE001 - whatever HDF5 makes of a stranger's bytes
             raise InvalidInputError(f"{path} is not a readable netCDF file: {error}.") from None
-        if dataset.attrs.get("format") != FORMAT or "attribution" not in dataset:
+        if dataset.attrs.get("format") != FORMAT:
             raise InvalidInputError(f"{path} is netCDF, but not an attribution of gatelens.")
+        missing = [name for name in VARIABLES if name not in dataset] + [n for n in ATTRS if n not in dataset.attrs]
+        if missing:
+            raise InvalidInputError(f"{path} is an attribution without {', '.join(missing)}; the file is damaged.")
         version = dataset.attrs.get("format_version")
         if not isinstance(version, (int, np.integer)) or not 1 <= version <= FORMAT_VERSION:
             raise InvalidInputError(f"{path} has format_version {version}; this gatelens reads up to {FORMAT_VERSION}.")

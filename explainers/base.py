@@ -15,6 +15,8 @@ from ..models import InvalidInputError, InvalidTypeError, ModelError, Predictor
 from ..models.config import Task
 from ..models.inputs import clear_padding, valid_mask
 from ..models.predictor import Output
+from ..models.state import kept_buffers, seeded
+from ..models.trace import to_numpy
 from .assemble import build_attribution
 from .attribution import Attribution
 from .baselines import resolve_background, resolve_baseline
@@ -22,6 +24,7 @@ from .players import PlayerKind
 from .problem import Contribution, Problem
 
 Completeness = Literal["exact", "converges", "none"]
+Needs = Literal["function", "gradient", "lstm"]
 
 
 class Explainer(ABC):
@@ -47,7 +50,7 @@ class Explainer(ABC):
     name: ClassVar[str]
     summary: ClassVar[str]
     completeness: ClassVar[Completeness] = "none"
-    needs: ClassVar[Literal["function", "gradient", "lstm"]] = "function"
+    needs: ClassVar[Needs] = "function"
     library: ClassVar[str | None] = None
     source: ClassVar[str] = ""
     takes_background: ClassVar[bool] = False
@@ -68,7 +71,7 @@ class Explainer(ABC):
                 f"{self.name} compares with one baseline, not with a background set; pass baseline=, or use "
                 "gradient_shap or kernel_shap."
             )
-        if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
+        if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or not 0 <= seed < 2**32:
             raise InvalidInputError(f"seed is {seed!r}; expected a whole number, 0 to {2**32 - 1}.")
         if self.needs != "function" and self.predictor.module is None:
             raise ModelError(
@@ -77,7 +80,7 @@ class Explainer(ABC):
             )
         self.baseline = baseline
         self.background = background
-        self.seed = seed
+        self.seed = int(seed)
 
     def options(self) -> dict[str, Any]:
         """Return the options of the method, for the record."""
@@ -116,6 +119,13 @@ class Explainer(ABC):
             InvalidInputError, InvalidTypeError: Something about the inputs, target or options cannot be used.
             ModelError: The model raised, or cannot be explained by this method.
         """
+        # a forward pass may count in buffers or draw random numbers (dropout that is always on); both are put back
+        with torch.inference_mode(False), seeded(self.seed), kept_buffers(self.predictor.module):
+            return self._explain(inputs, target, lengths, progress, sample_names, times)
+
+    def _explain(
+        self, inputs: Any, target: Any, lengths: Any, progress: bool, sample_names: Any, times: Any
+    ) -> Attribution:
         started = time.perf_counter()
         predictor = self.predictor
         before = predictor.forward_evaluations, predictor.backward_evaluations
@@ -165,7 +175,7 @@ class Explainer(ABC):
 
     def _checked_values(self, contribution: Contribution, problem: Problem) -> NDArray[Any]:
         values = contribution.values
-        array = values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
+        array = to_numpy(values) if isinstance(values, Tensor) else np.asarray(values)
         batch, steps = problem.inputs.shape[:2]
         expected = (batch, steps, problem.features)
         if array.shape != expected:
@@ -228,9 +238,9 @@ def as_predictor(model: Any, *, output: Output, task: Task | None) -> Predictor:
     return model
 
 
-def check_positive(name: str, value: object, *, least: int = 1) -> None:
+def check_positive(name: str, value: Any, *, least: int = 1) -> None:
     """Refuse an option that is not a whole number of at least `least`."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
         raise InvalidInputError(f"{name} is {value!r}; expected a whole number, {least} or more.")
 
 

@@ -19,9 +19,9 @@ def resolve_baseline(baseline: Any, inputs: Tensor, lengths: Tensor, predictor: 
 
     Args:
         baseline: "zero": all zeros (for standardised features, the training mean). "mean": the baseline that the
-            saved model's data.json names. "pad": the padding token everywhere (token models; there "zero" and "mean"
-            are refused by their meaning and "zero" stands for "pad"). Or numbers: one, (D,), (T, D) or (B, T, D);
-            for tokens an id, (T,) or (B, T) ids.
+            saved model's data.json names. "pad": the padding token everywhere (token models; there "mean" is refused,
+            and "zero" stands for the padding token, or id 0 where none is known). Or numbers: one, (D,), (T, D) or
+            (B, T, D); for tokens an id, (T,) or (B, T) ids.
         inputs: (B, T, D) or (B, T), checked.
         lengths: (B,).
         predictor: Tells about the model.
@@ -75,7 +75,13 @@ def _named(name: str, inputs: Tensor, predictor: Predictor) -> Tensor:
     if inputs.ndim == 2:
         if name == "mean":
             raise InvalidInputError("baseline='mean' has no meaning for token ids; use 'pad', an id, or (B, T) ids.")
-        return torch.tensor(predictor.config.padding_index if predictor.config else 0)
+        token = predictor.padding_token()
+        if token is None and name == "pad":
+            raise InvalidInputError(
+                "baseline='pad' needs a model whose embedding names its padding_idx, and this one does not; give the "
+                "id itself, e.g. baseline=0."
+            )
+        return torch.tensor(token or 0)
     if name == "pad":
         raise InvalidInputError("baseline='pad' is for token ids; for features use 'zero', 'mean' or numbers.")
     if name == "zero":

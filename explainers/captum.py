@@ -60,7 +60,7 @@ class IntegratedGradients(Explainer):
         for part in problem.track(parts, len(parts), self.name):
             rows, steps = part, self.steps or FIRST_STEPS
             while True:
-                values[rows] = _integrate(continuous, rows, steps, chunk).cpu()
+                values[rows] = _integrate(continuous, rows, steps, chunk).to(values)
                 used[rows.numpy()] = steps
                 missing = (difference[rows] - values[rows].double().sum((1, 2))).abs()
                 rows = rows[missing > COMPLETE_WITHIN * difference[rows].abs()]

@@ -12,8 +12,9 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
+from torch import nn
 
-from ..models import InvalidInputError
+from ..models import InvalidInputError, ModelError
 from ..models.errors import nearest_name
 from ..models.gradients import gradients_of
 from ..models.recorder import lstm_modules, record
@@ -62,29 +63,35 @@ class GateSaliency(Explainer):
         if module is not None and not lstm_modules(module):
             with record(module):  # raises the error that says which explainers still work
                 pass
+        cells = [part for part in module.modules() if isinstance(part, nn.LSTMCell)] if module is not None else []
+        if cells:
+            raise ModelError(
+                f"the model holds {len(cells)} nn.LSTMCell beside its nn.LSTM, whose gates are not recorded yet; "
+                "without them a gate saliency would mislead. Explainers that work: integrated_gradients, kernel_shap."
+            )
 
     def _attribute(self, problem: Problem) -> Contribution:
         batch, steps = problem.inputs.shape[:2]
         chunk = problem.predictor.batch_rows(problem.inputs, copies=3)
         parts = torch.arange(batch).split(chunk)
-        found: list[tuple[tuple[str, ...], np.ndarray[Any, Any]]] = []
+        chosen = [GATES.index(gate) for gate in self.gates]
+        gates = np.empty(0, dtype=np.float32)  # (B, layer, T, gate, unit), made when the layers are known
+        summed = np.zeros((batch, steps))
         for rows in problem.track(parts, len(parts), self.name):
             target, lengths = problem.target.rows(rows), problem.lengths[rows]
-            values, gradients = gradients_of(problem.predictor, problem.inputs[rows], target, lengths)
+            values, gradients = gradients_of(problem.predictor, problem.inputs[rows], target, lengths, aligned=True)
             layers = tuple(values)
-            width = max(layer.cell_state.shape[2] for layer in values.values())
-            array = np.full((len(rows), len(layers), steps, len(GATES), width), np.nan, dtype=np.float32)
+            if gates.size == 0:
+                width = max(layer.cell_state.shape[2] for layer in values.values())
+                gates = np.full((batch, len(layers), steps, len(GATES), width), np.nan, dtype=np.float32)
             for index, name in enumerate(layers):
                 for position, gate in enumerate(GATES):
-                    product = getattr(gradients[name], gate)  # (B, T, H)
+                    product = getattr(gradients[name], gate)  # (b, T, H)
                     if self.mode == "gate_x_gradient":
                         product = product * getattr(values[name], gate)
-                    array[:, index, :, position, : product.shape[2]] = to_numpy(product)
-            found.append((layers, array))
-        gates = np.concatenate([array for _, array in found])
-        chosen = [GATES.index(gate) for gate in self.gates]
-        kept = gates[:, :, :, chosen]
-        terms = np.abs(kept) if self.mode == "gradient" else kept  # (B, layer, T, gate, unit)
-        summed = np.asarray(np.nansum(terms, axis=(1, 3, 4), dtype=np.float64))  # (B, T)
+                    gates[rows.numpy(), index, :, position, : product.shape[2]] = to_numpy(product)
+                    if position in chosen:
+                        terms = product.abs() if self.mode == "gradient" else product
+                        summed[rows.numpy()] += to_numpy(terms.double().sum(dim=2))
         shared = np.repeat(summed[..., None] / problem.features, problem.features, axis=2)  # (B, T, D)
-        return Contribution(shared, resolution="timestep", gates=gates, layers=found[0][0])
+        return Contribution(shared, resolution="timestep", gates=gates, layers=layers)

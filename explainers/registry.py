@@ -6,14 +6,14 @@ import importlib
 import importlib.metadata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 from ..models import GatelensError, InvalidInputError, InvalidTypeError
 from ..models.config import Task
 from ..models.errors import nearest_name
 from ..models.predictor import Output
 from .attribution import Attribution
-from .base import Explainer, as_predictor
+from .base import Completeness, Explainer, Needs, as_predictor
 
 ENTRY_POINT_GROUP = "gatelens.explainers"
 
@@ -71,13 +71,19 @@ def available() -> dict[str, Entry]:
 def _load(point: importlib.metadata.EntryPoint, origin: str) -> Entry:
     try:
         explainer = point.load()
-    except Exception as error:  # noqa: BLE001 - whatever a stranger's module raises
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a stranger's module raises
         return Entry(point.name, origin, f"{type(error).__name__}: {error}", None)
     if not (isinstance(explainer, type) and issubclass(explainer, Explainer)):
         return Entry(point.name, origin, f"{point.value} is not a subclass of gatelens.explainers.Explainer", None)
     for attribute in ("name", "summary"):
         if not isinstance(getattr(explainer, attribute, None), str):
             return Entry(point.name, origin, f"{point.value} has no class attribute {attribute!r}", None)
+    for attribute, known in (("needs", get_args(Needs)), ("completeness", get_args(Completeness))):
+        value = getattr(explainer, attribute)
+        if value not in known:
+            return Entry(
+                point.name, origin, f"{point.value} has {attribute} {value!r}; known: {', '.join(known)}", None
+            )
     return Entry(point.name, origin, None, explainer)
 
 

@@ -35,6 +35,9 @@ class KernelSHAP(PlayerExplainer):
         samples: Coalitions evaluated a sample; None: shap's 2 n + 2048.
         segments: Number of segments, with players="segment".
         options: `baseline`, `output`, `task`, `seed` of `Explainer`.
+
+    The result carries `coalitions`, the number evaluated, and `exhaustive`, 1 where these were all there are. The
+    values always add up, also where they are a rough estimate: that they do proves nothing.
     """
 
     name = "kernel_shap"
@@ -68,7 +71,9 @@ class KernelSHAP(PlayerExplainer):
                 l1_reg=False,
                 silent=True,
             )
-        return np.asarray(values, dtype=np.float64).reshape(count), {}
+        every = 2**count - 2
+        used = min(every, 2 * count + 2048 if self.samples is None else self.samples)
+        return np.asarray(values, dtype=np.float64).reshape(count), {"coalitions": used, "exhaustive": used == every}
 
 
 class GradientSHAP(Explainer):
@@ -112,6 +117,8 @@ class GradientSHAP(Explainer):
             if problem.reads_tokens:
                 model = _Switched(model, references, inputs)
                 references, inputs = model.begin, model.end  # (R, L + R), (1, L + R)
+            if inputs.dtype not in (torch.float32, torch.float64):  # shap goes through numpy, which knows no bfloat16
+                references, inputs = references.float(), inputs.float()
             with seeded(self.seed), problem.predictor.differentiation():
                 gradients = shap.GradientExplainer(model, references, batch_size=batch_size)
                 found, spread = gradients.shap_values(

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
 
+import numpy as np
+
 from .errors import InvalidInputError, InvalidTypeError, nearest_name
 
 Task = Literal["regression", "binary", "multiclass"]
@@ -54,7 +56,9 @@ class LSTMConfig:
             raise InvalidTypeError(
                 f"hidden_sizes is {self.hidden_sizes!r}; expected one width a layer, e.g. hidden_sizes=(64, 32)."
             )
-        object.__setattr__(self, "hidden_sizes", tuple(self.hidden_sizes))
+        for name in ("input_size", "output_size", "vocab_size", "embedding_dim", "padding_index"):
+            object.__setattr__(self, name, _plain(getattr(self, name)))
+        object.__setattr__(self, "hidden_sizes", tuple(_plain(width) for width in self.hidden_sizes))
         if not 1 <= len(self.hidden_sizes) <= MAX_LAYERS:
             raise InvalidInputError(
                 f"hidden_sizes has {len(self.hidden_sizes)} entries; expected 1 to {MAX_LAYERS}, one a layer."
@@ -136,6 +140,11 @@ class LSTMConfig:
             if name not in known:
                 raise InvalidInputError(f"the LSTM config has the unknown entry {name!r}; {nearest_name(name, known)}")
         return cls(**values)
+
+
+def _plain(value: Any) -> Any:
+    """Return a numpy integer as a Python one; anything else as it is."""
+    return int(value) if isinstance(value, np.integer) else value
 
 
 def _check_count(name: str, value: object) -> None:

@@ -6,6 +6,7 @@ It is plain data (a saved model's `data.json`): the transforms are a closed list
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, TypeVar, get_args
@@ -132,8 +133,9 @@ class DataSpec:
             if not _is_finite_number(value):
                 raise InvalidTypeError(f"baseline holds {value!r}; expected finite numbers, one a feature.")
         names = [feature.name for feature in self.features]
+        count = Counter(names)
         for name in names:
-            if names.count(name) > 1:
+            if count[name] > 1:
                 raise InvalidInputError(f"two features are called {name!r}; give each its own name.")
         if self.features and self.baseline is not None and len(self.baseline) != len(self.features):
             raise InvalidInputError(
@@ -157,9 +159,15 @@ class DataSpec:
             for name in getattr(self, entry) or ():
                 if not isinstance(name, str):
                     raise InvalidTypeError(f"{entry} holds {name!r}; expected text.")
-        for entry in ("output_unit", "target", "baseline_description"):
+        for entry in ("output_unit", "target", "target_note", "baseline_description"):
             if not isinstance(getattr(self, entry), str):
                 raise InvalidTypeError(f"{entry} is {getattr(self, entry)!r}; expected text.")
+        texts = [self.output_unit, self.target, self.target_note, self.baseline_description]
+        texts += [*self.classes, *self.outputs, *(self.vocabulary or ())]
+        texts += [text for feature in self.features for text in (feature.name, feature.unit, feature.group or "")]
+        for text in texts:
+            if any("\ud800" <= letter <= "\udfff" or letter == "\0" for letter in text):
+                raise InvalidInputError(f"the text {text!r} holds what no file can (NUL or half a character).")
 
     @property
     def feature_names(self) -> tuple[str, ...]:

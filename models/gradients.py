@@ -15,6 +15,7 @@ back-propagation through time as in Werbos 1990).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -52,8 +53,13 @@ def trace_gradients(
     return gradients_of(predictor, checked, resolved, lengths)
 
 
-def gradients_of(predictor: Predictor, inputs: Tensor, target: Target, lengths: Tensor) -> tuple[Trace, Trace]:
-    """`trace_gradients` for inputs that are checked and a target that is resolved."""
+def gradients_of(
+    predictor: Predictor, inputs: Tensor, target: Target, lengths: Tensor, *, aligned: bool = False
+) -> tuple[Trace, Trace]:
+    """`trace_gradients` for inputs that are checked and a target that is resolved.
+
+    With `aligned`, every LSTM must run over the inputs' own timesteps: else its gates are not theirs.
+    """
     module = predictor.module
     if module is None:
         raise ModelError(
@@ -70,7 +76,8 @@ def gradients_of(predictor: Predictor, inputs: Tensor, target: Target, lengths: 
                 score = predictor.values(trimmed, target.rows(rows), block_lengths)
             arriving = _arriving(recording, score)
         for name, (value, gradient) in _walk_back(recording, arriving).items():
-            _check_layout(name, value, len(rows), trimmed.shape[1])
+            whole_steps = (trimmed.shape[1], int(block_lengths.max()))
+            _check_layout(name, value, len(rows), whole_steps if aligned else range(1, steps + 1), steps)
             for store, layer in ((values, value), (gradients, gradient)):
                 store.setdefault(name, layer.map(lambda part: part.new_zeros(batch, steps, part.shape[2])))
                 for whole, part in zip(store[name].quantities().values(), layer.quantities().values(), strict=True):
@@ -83,19 +90,24 @@ def gradients_of(predictor: Predictor, inputs: Tensor, target: Target, lengths: 
     return traces[0], traces[1]
 
 
-def _check_layout(name: str, layer: LayerTrace, batch: int, steps: int) -> None:
+def _check_layout(name: str, layer: LayerTrace, batch: int, allowed: Sequence[int], steps: int) -> None:
     """Refuse an LSTM that ran over other sequences than the model's inputs: its gates fit no timestep of theirs."""
     own_batch, own_steps = layer.cell_state.shape[:2]
-    if own_batch != batch or own_steps > steps:
+    if own_batch != batch or own_steps not in allowed:
         raise ModelError(
             f"{name} ran over {own_batch} sequences of {own_steps} timesteps, and the inputs are {batch} of {steps}; "
-            "gate gradients need an LSTM that reads the inputs timestep by timestep. Explainers that need no gates: "
-            "integrated_gradients, lime, kernel_shap."
+            "gate gradients need an LSTM that reads all timesteps of the inputs in one call. Explainers that need no "
+            "gates: integrated_gradients, lime, kernel_shap."
         )
 
 
 def _arriving(recording: Recording, score: Tensor) -> list[tuple[Tensor, Tensor, Tensor]]:
     """Return for each LSTM call the gradient that arrives at its output (B, T, F), h_n and c_n from above."""
+    if not recording.calls:
+        raise ModelError(
+            "no nn.LSTM was called on the way to the score (it is unused, or run by its forward method, which hooks do "
+            "not see), so there are no gates. Call it as self.lstm(inputs)."
+        )
     wanted: list[Tensor] = []
     hidden = "" if score.requires_grad else "the LSTM"  # what autograd does not see
     for call in recording.calls:

@@ -64,11 +64,16 @@ class Predictor:
         self.model = model
         self.module: nn.Module | None = model if isinstance(model, nn.Module) else None
         self.config = model.config if isinstance(model, LSTMModel) else None
+        if self.config is not None and task not in (None, self.config.task):
+            raise InvalidInputError(
+                f"task is {task!r}, and this LSTMModel's task is {self.config.task!r}; leave task out, the model knows."
+            )
         self.task: Task | None = self.config.task if self.config else task
         self.output: Output = output
         self.memory_bytes = memory_bytes
         self.forward_evaluations = 0
         self.backward_evaluations = 0
+        self._in_time = True
         if output == "probability" and self.task not in ("binary", "multiclass"):
             known = "it is a regression" if self.task == "regression" else "its task is not known"
             raise InvalidInputError(
@@ -91,7 +96,7 @@ class Predictor:
 
     @property
     def dtype(self) -> torch.dtype:
-        """The model's float type; float32 for a callable."""
+        """The model's float type; a callable's is that of its inputs, and float32 where something must be said."""
         if self.module is not None:
             for parameter in self.module.parameters():
                 if parameter.dtype.is_floating_point:
@@ -119,11 +124,15 @@ class Predictor:
     def check(self, inputs: Any, lengths: Any) -> tuple[Tensor, Tensor]:
         """Return inputs (B, T, D) or ids (B, T), with padding cleared, and lengths (B,); refuse what is wrong."""
         config = self.config
+        given = as_tensor(inputs)
+        if given.is_inference():  # autograd cannot work on it
+            given = given.clone()
+        own = given.dtype if given.dtype.is_floating_point else torch.float32  # a function gets what it is given
         checked = check_inputs(
-            inputs,
+            given,
             features=config.input_size if config else None,
             vocab_size=config.vocab_size if config else None,
-            dtype=self.dtype,
+            dtype=own if self.module is None else self.dtype,
         )
         lengths = check_lengths(lengths, checked.shape[0], checked.shape[1])
         if checked.ndim == 2:
@@ -140,7 +149,12 @@ class Predictor:
     @contextmanager
     def differentiation(self) -> Iterator[None]:
         """`evaluation` with gradients on. cuDNN refuses a backward pass in eval mode, so its kernels are left out."""
-        with self.evaluation(), torch.enable_grad(), torch.backends.cudnn.flags(enabled=False):
+        with (
+            torch.inference_mode(False),
+            self.evaluation(),
+            torch.enable_grad(),
+            torch.backends.cudnn.flags(enabled=False),
+        ):
             yield
 
     def scores(self, inputs: Tensor, lengths: Tensor) -> Tensor:
@@ -149,20 +163,30 @@ class Predictor:
         A model that takes no lengths sees each sequence without its padding, equal lengths together. Scores of each
         timestep have all T of them again, also where the model stops at its longest sequence.
         """
-        parts: list[tuple[Tensor, Tensor]] = []
+        return self._scores(inputs, lengths)[0]
+
+    def _scores(self, inputs: Tensor, lengths: Tensor) -> tuple[Tensor, bool]:
+        """Return `scores`, and whether their second axis is that of the inputs' timesteps."""
+        steps = inputs.shape[1]
+        parts: list[Tensor] = []
+        order: list[Tensor] = []
+        in_time = True
         for rows, trimmed in self.uniform_blocks(inputs, lengths):
             part = self._call(trimmed, lengths[rows])
-            if part.ndim == 3 and part.shape[1] == int(lengths[rows].max()):
-                part = nn.functional.pad(part, (0, 0, 0, inputs.shape[1] - part.shape[1]))
-            parts.append((rows, part))
+            in_time &= part.ndim == 3 and part.shape[1] in (trimmed.shape[1], int(lengths[rows].max()))
+            parts.append(part)
+            order.append(rows)
+        if in_time:
+            parts = [nn.functional.pad(part, (0, 0, 0, steps - part.shape[1])) for part in parts]
+        if len({part.shape[1:] for part in parts}) > 1:
+            shapes = ", ".join(str(tuple(part.shape[1:])) for part in parts)
+            raise ModelError(
+                f"the model returned different shapes ({shapes}) for sequences of different lengths; expected as many "
+                "outputs for each, or one for each timestep."
+            )
         if len(parts) == 1:
-            return parts[0][1]
-        first = parts[0][1]
-        if first.ndim == 3:
-            steps = max(part.shape[1] for _, part in parts)
-            parts = [(rows, nn.functional.pad(part, (0, 0, 0, steps - part.shape[1]))) for rows, part in parts]
-        order = torch.cat([rows for rows, _ in parts]).argsort().to(first.device)
-        return torch.cat([part for _, part in parts])[order]
+            return parts[0], in_time
+        return torch.cat(parts)[torch.cat(order).argsort().to(parts[0].device)], in_time
 
     def values(self, inputs: Tensor, target: Target, lengths: Tensor) -> Tensor:
         """Return the explained number of each row, (B,), of one batch, differentiable where the model is."""
@@ -181,7 +205,9 @@ class Predictor:
     def predict(self, inputs: Tensor, lengths: Tensor) -> Tensor:
         """Return raw scores (B, K) or (B, T, K), without gradients, in batches that fit the budget."""
         with self.evaluation():
-            return torch.cat([self.scores(inputs[rows], lengths[rows]) for rows in self.batches(inputs)])
+            found = [self._scores(inputs[rows], lengths[rows]) for rows in self.batches(inputs)]
+        self._in_time = all(in_time for _, in_time in found)
+        return torch.cat([scores for scores, _ in found])
 
     @torch.no_grad()
     def evaluate(self, inputs: Tensor, target: Target, lengths: Tensor) -> Tensor:
@@ -196,9 +222,10 @@ class Predictor:
         return self.resolve_target_of(self.predict(inputs, lengths), inputs, target, lengths)
 
     def resolve_target_of(self, scores: Tensor, inputs: Tensor, target: Any, lengths: Tensor) -> Target:
-        """`resolve_target` where the scores are already known."""
+        """`resolve_target` where `predict` has just given the scores."""
+        steps = inputs.shape[1] if self._in_time else -1  # a horizon of its own follows no input's length
         return resolve_target(
-            target, scores, lengths=lengths, steps=inputs.shape[1], task=self.task, class_names=self.class_names
+            target, scores, lengths=lengths, steps=steps, task=self.task, class_names=self.class_names
         )
 
     def batch_rows(self, inputs: Tensor, *, copies: int = 1) -> int:
@@ -206,8 +233,10 @@ class Predictor:
         width = 1 if inputs.ndim == 2 else inputs.shape[2]
         if self.module is not None:
             for part in self.module.modules():
-                if isinstance(part, nn.LSTM):  # the gates, cell and hidden states that a pass keeps
+                if isinstance(part, nn.RNNBase):  # the gates, cell and hidden states that a pass keeps
                     width += 8 * part.hidden_size * part.num_layers * (2 if part.bidirectional else 1)
+                elif isinstance(part, nn.Linear):
+                    width += part.out_features
         row_bytes = inputs.shape[1] * width * 4 * copies
         return max(1, min(MAX_ROWS, self.memory_bytes // row_bytes))
 
@@ -226,6 +255,13 @@ class Predictor:
             yield rows, inputs[rows.to(inputs.device), : int(length)]
 
     # -- token ids ---------------------------------------------------------------------------------------------------
+
+    def padding_token(self) -> int | None:
+        """Return the id that stands for "no token", where the model says which it is."""
+        if self.config is not None:
+            return self.config.padding_index if self.config.reads_tokens else None
+        found = [part for part in self.module.modules() if isinstance(part, nn.Embedding)] if self.module else []
+        return found[0].padding_idx if len(found) == 1 else None
 
     def embedding(self) -> nn.Embedding:
         """Return the model's only token embedding; gradient methods explain what comes out of it.

@@ -284,6 +284,9 @@ def _rebuild_direction(
         new = torch.addcmul(written[:, t], f[:, t], state)
         state = torch.where(mask[:, t], new, state)
         cell[:, t] = new * mask[:, t]
+    _check_hidden(
+        call, hidden, o, torch.relu(cell) if phi is torch.relu else torch.tanh(cell), weights.get("weight_hr")
+    )
     previous_c = _shifted(cell, call.initial_c[index], call.lengths, reverse)
     return DirectionRun(
         name=layer_name(call, layer, reverse),
@@ -296,6 +299,18 @@ def _rebuild_direction(
         previous_c=previous_c,
         trace=LayerTrace(i, f, g, o, cell, hidden),
     )
+
+
+def _check_hidden(call: LSTMCall, hidden: Tensor, o: Tensor, shown: Tensor, weight_hr: Tensor | None) -> None:
+    """Refuse an output that is not o phi(c): a hook or a subclass changed it, and gates rebuilt from it are wrong."""
+    expected = o * shown if weight_hr is None else (o * shown) @ weight_hr.T  # (B, T, H or projection)
+    tolerance = min(0.5, 30 * torch.finfo(hidden.dtype).eps ** 0.5)
+    if not torch.allclose(hidden, expected, rtol=tolerance, atol=tolerance):
+        raise ModelError(
+            f"the output of {call.path or 'the LSTM'} is not that of an LSTM with its weights (off by up to "
+            f"{float((hidden - expected).abs().max()):.2g}): a hook or a subclass changes it, so its gates cannot be "
+            "rebuilt. Explainers that need none: integrated_gradients, lime, kernel_shap."
+        )
 
 
 def activation(module: nn.LSTM) -> str:

@@ -37,6 +37,8 @@ def save(model: LSTMModel, folder: str | Path) -> Path:
     from safetensors.torch import save_file
 
     folder = Path(folder)
+    if folder.resolve() == Path.cwd():
+        raise InvalidInputError("the model cannot replace the folder you are in; name a folder, e.g. 'my_model'.")
     present = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
     others = sorted(present - {CONFIG_FILE, WEIGHTS_FILE, DATA_FILE})
     if others or (present and WEIGHTS_FILE not in present):  # a config.json alone is somebody else's
@@ -46,7 +48,8 @@ def save(model: LSTMModel, folder: str | Path) -> Path:
         )
     if model.data is not None:
         _check_data_fits(model.config, model.data)
-    weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    _check_is_as_configured(model)
+    weights = {name: value.detach().cpu().clone().contiguous() for name, value in model.state_dict().items()}
     for name, value in weights.items():
         if not torch.isfinite(value).all():
             raise InvalidInputError(f"the weight {name} holds NaN or infinite values; a diverged model is not saved.")
@@ -57,6 +60,24 @@ def save(model: LSTMModel, folder: str | Path) -> Path:
         (beside / DATA_FILE).write_text(_dump(data), encoding="utf-8")
         save_file(weights, beside / WEIGHTS_FILE)
     return folder
+
+
+def _check_is_as_configured(model: LSTMModel) -> None:
+    """Refuse a model whose weights are not those its config describes (pruned, parametrized, of mixed types)."""
+    with torch.device("meta"):
+        expected = {name: tuple(value.shape) for name, value in LSTMModel(model.config).state_dict().items()}
+    found = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    if found != expected:
+        odd = sorted(name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name))
+        raise InvalidInputError(
+            f"the weights {', '.join(odd[:4])} are not those of the model's config (it was pruned, parametrized or "
+            "changed); make that permanent first, e.g. with torch.nn.utils.prune.remove."
+        )
+    types = {str(value.dtype).removeprefix("torch.") for value in model.state_dict().values()}
+    if len(types) > 1:
+        raise InvalidInputError(
+            f"the weights are of mixed types ({', '.join(sorted(types))}); use one, e.g. model.float()."
+        )
 
 
 def load(folder: str | Path) -> LSTMModel:

@@ -81,10 +81,23 @@ class SequenceData:
             groups = [(str(name), group) for name, group in frame.groupby(id_column, sort=False)]
         pieces: list[_Piece] = []
         notes: list[str] = []
+        short: list[str] = []
         for name, group in groups:
             table = Table.read(group, spec, source if not name else f"{source}, {id_column} {name}")
             notes += table.notes
-            pieces += _cut(table, spec, name, windows, stride, end)
+            found = _cut(table, spec, name, windows, stride, end)
+            pieces += found
+            if not found and end is None:
+                short.append(name)
+            elif windows == "last" and end is None and found[0].row != len(table) - 1:
+                left = len(table) - 1 - found[0].row
+                notes.append(
+                    f"{f'{name}: ' if name else ''}the newest {left} rows follow a pause and are too few for a window; "
+                    f"the newest whole window ends before it, {found[0].name}"
+                )
+        if short and pieces:
+            names = ", ".join(short[:5]) + (", ..." if len(short) > 5 else "")
+            notes.append(f"{len(short)} of {len(groups)} sequences are too short for a window and left out: {names}")
         if not pieces:
             raise InvalidInputError(_no_window(frame, spec, source, end))
         return cls._join(pieces, spec, tuple(notes))

@@ -21,7 +21,9 @@ def evaluation_mode(module: nn.Module | None, *, freeze: bool = False) -> Iterat
     if module is None:
         yield
         return
-    modes = [(part, part.training) for part in module.modules()]
+    modes = [
+        (part, part.training) for part in module.modules() if hasattr(part, "training")
+    ]  # frozen scripts have none
     flags = [(parameter, parameter.requires_grad) for parameter in module.parameters()] if freeze else []
     try:
         for part, _ in modes:
@@ -34,6 +36,22 @@ def evaluation_mode(module: nn.Module | None, *, freeze: bool = False) -> Iterat
             part.training = training
         for parameter, required in flags:
             parameter.requires_grad_(required)
+
+
+@contextmanager
+def kept_buffers(module: nn.Module | None) -> Iterator[None]:
+    """Put the buffers of `module` (counters, running statistics) back as they were, also after an error."""
+    buffers = [] if module is None else [(buffer, buffer.detach().clone()) for buffer in module.buffers()]
+    names = [] if module is None else [(part, dict(part._buffers)) for part in module.modules()]  # noqa: SLF001
+    try:
+        yield
+    finally:
+        for part, own in names:
+            part._buffers.update(own)  # noqa: SLF001 - a forward may have put another tensor in its place
+        with torch.no_grad():
+            for buffer, value in buffers:
+                if not torch.equal(buffer, value):
+                    buffer.copy_(value)
 
 
 @contextmanager

@@ -33,10 +33,9 @@ def read_table(path: str | Path) -> pd.DataFrame:
         frame = pd.read_csv(path)
     except pd.errors.EmptyDataError:
         raise InvalidInputError(f"{path} is empty; expected a CSV with a header and one row a timestep.") from None
-    except (pd.errors.ParserError, UnicodeDecodeError, ValueError) as error:
-        raise InvalidInputError(f"{path} is not a readable CSV: {str(error).strip()}.") from None
-    except OSError as error:
-        raise InvalidInputError(f"{path} cannot be read: {error.strerror}.") from None
+    except Exception as error:  # noqa: BLE001 - whatever pandas and the decompressors make of a stranger's bytes
+        reason = getattr(error, "strerror", None) or str(error).strip() or type(error).__name__
+        raise InvalidInputError(f"{path} is not a readable CSV: {reason}.") from None
     if not frame.index.equals(pd.RangeIndex(len(frame))):  # pandas has taken the first column for row labels
         raise InvalidInputError(
             f"{path} has rows with more values than the header has names ({len(frame.columns)}: "

@@ -17,6 +17,7 @@ from .wording import joined, method_name, number, percent, possessive, span
 COMPLETE_WITHIN = 0.05  # of |f(x) - f(baseline)|
 AGREES, DISAGREES = 0.7, 0.4  # rank correlation
 GOOD_FIT = 0.6  # R^2 of a surrogate
+ENOUGH_COALITIONS = 40  # a player, for a sampled Shapley estimate to be told without warning
 SURE = 0.6  # probability of the predicted class
 
 
@@ -180,6 +181,15 @@ def diagnostic_checks(attributions: Mapping[str, Attribution], sample: int) -> l
                 f"variance around this input{'' if good else ', too little to rely on its sizes'}."
             )
             checks.append(Check("surrogate fit", passed=good, text=text))
+        coalitions = attribution.diagnostic("coalitions")
+        if coalitions is not None and not attribution.dataset["exhaustive"].to_numpy()[sample]:
+            players = int(attribution.lengths[sample])
+            good = float(coalitions[sample]) >= ENOUGH_COALITIONS * players
+            text = (
+                f"{name} values are an estimate from {number(float(coalitions[sample]), digits=4)} coalitions"
+                f"{'' if good else '; more samples would make it firmer'}."
+            )
+            checks.append(Check("coalitions", passed=good, text=text))
         error = attribution.std_error
         if error is not None:
             total = float(np.sqrt((error[sample] ** 2).sum()))

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 def escape(text: object) -> str:
     """Return text that HTML shows as it is, in content and in quoted attributes."""
-    return html.escape(str(text), quote=True).replace(" %", "\N{NO-BREAK SPACE}%")
+    text = str(text).encode("utf-8", "replace").decode("utf-8")  # lone surrogates cannot be written
+    return html.escape(text, quote=True).replace(" %", "\N{NO-BREAK SPACE}%")
 
 
 def page(title: str, body: str, version: str) -> str:

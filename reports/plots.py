@@ -271,7 +271,7 @@ def _bars(axes: Axes, attribution: Attribution, sample: int, theme: Theme) -> No
     axes.bar(np.arange(length), values, color=colours, width=0.8)
     error = attribution.std_error
     if error is not None:
-        spread = np.sqrt((error[sample, :length] ** 2).sum(axis=1))
+        spread = error[sample, :length].sum(axis=1)  # features share their draws: this is the most it can be
         axes.errorbar(np.arange(length), values, yerr=spread, fmt="none", ecolor=theme.muted, elinewidth=0.8)
     axes.set_ylabel(_unit_label(attribution), fontsize=9)
 
@@ -368,4 +368,5 @@ def _fitted(text: str, theme: Theme) -> str:
 
 def _plain(text: str) -> str:
     """Return text that matplotlib shows as it is (a dollar sign would start a formula)."""
-    return text.replace("$", r"\$")
+    shown = "".join(letter if letter.isprintable() or letter == "\n" else " " for letter in text)
+    return shown.replace("$", r"\$")

@@ -79,7 +79,7 @@ def comparison(attribution: Attribution, sample: int) -> str:
 
 def _baseline_words(attribution: Attribution) -> str:
     name = str(attribution.attrs["baseline_name"])
-    if len(attribution.feature_names) == 1 and attribution.feature_names[0] == "token" and name in ("zero", "pad"):
+    if attribution.of_tokens and name in ("zero", "pad"):
         return "a text of padding only"
     if name == "zero" and "feature_center" in attribution.dataset.coords:
         return "an input with every feature at its center"

@@ -41,8 +41,8 @@ def find_reasons(attribution: Attribution, sample: int, *, redact: bool = False)
     """Return up to five reasons, largest first, and a sentence about what is left."""
     length = int(attribution.lengths[sample])
     values = attribution.values[sample, :length].astype(np.float64)  # (L, D)
-    if "token" in attribution.dataset or attribution.feature_names == ("token",):
-        candidates = _token_reasons(attribution, sample, values)
+    if attribution.of_tokens:
+        candidates = _token_reasons(attribution, sample, values, redact=redact)
     elif attribution.resolves_features:
         candidates = _feature_reasons(attribution, sample, values, redact=redact)
     else:
@@ -102,7 +102,7 @@ def _time_reasons(attribution: Attribution, values: NDArray[np.float64]) -> list
     return reasons
 
 
-def _token_reasons(attribution: Attribution, sample: int, values: NDArray[np.float64]) -> list[Reason]:
+def _token_reasons(attribution: Attribution, sample: int, values: NDArray[np.float64], *, redact: bool) -> list[Reason]:
     tokens = token_texts(attribution, sample)
     reasons = []
     for step, amount in enumerate(values.sum(axis=1)):
@@ -110,6 +110,8 @@ def _token_reasons(attribution: Attribution, sample: int, values: NDArray[np.flo
             verb = "raised" if amount > 0 else "lowered"
             name = f"\N{LEFT DOUBLE QUOTATION MARK}{tokens[step]}\N{RIGHT DOUBLE QUOTATION MARK}"
             text = f"(token {step + 1}) {verb} it."
+            if redact:
+                name, text = f"Token {step + 1}", f"{verb} it."
             reasons.append(Reason(name, float(amount), effect(float(amount), attribution), text, step, step))
     return reasons
 

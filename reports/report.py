@@ -124,7 +124,7 @@ class Report:
             self._reasons(narrative),
             self._checks(narrative),
         ]
-        if "token" in primary.feature_names and not self.redact:
+        if primary.of_tokens and not self.redact:
             parts.append(self._tokens(sample, primary))
         parts += self._pictures(sample, narrative, self._shown()[narrative.primary])
         parts.append(details("The same as a table", self._steps_table(sample)))
@@ -136,7 +136,7 @@ class Report:
         before, strong, after = (escape(part) for part in narrative.headline)
         joiner = "" if after.startswith((".", ",")) else " "
         shape = f"{length} timesteps"
-        if primary.feature_names != ("token",):
+        if not primary.of_tokens:
             shape += f" of {len(primary.feature_names)} features"
         kicker = (self._sample_name(sample), shape, str(primary.attrs["target_note"]))
         return (
@@ -198,7 +198,7 @@ class Report:
     def _pictures(self, sample: int, narrative: Narrative, primary: Attribution) -> list[str]:
         parts = []
         spans = [(reason.first, reason.last) for reason in narrative.reasons if reason.text.find("throughout") < 0]
-        if primary.feature_names != ("token",) and not self.redact:
+        if not primary.of_tokens and not self.redact:
             parts.append("<h2>What went in</h2>")
             parts.append(
                 picture(
@@ -222,7 +222,7 @@ class Report:
                     lambda theme: plots.plot_comparison(self._shown(), sample, theme=theme),
                     "Contribution of each timestep, by explainer",
                     "Each timestep's contribution by explainer, in the same order of time. Orange raises, blue lowers; "
-                    "thin lines are standard errors.",
+                    "thin lines are standard errors, at most.",
                 )
             )
         return parts + self._network_pictures(sample)
@@ -280,7 +280,7 @@ class Report:
         labels = step_labels(first, sample, redact=self.redact)
         timed = [found for found in self.attributions.values() if found.resolves_time]
         head, columns = ["Timestep"], [labels]
-        if not self.redact and first.feature_names == ("token",):
+        if not self.redact and first.of_tokens:
             head, columns = [*head, "Token"], [*columns, token_texts(first, sample)]
         elif not self.redact:
             for column, name in enumerate(first.feature_names):
@@ -302,15 +302,20 @@ class Report:
                 "save the attributions for analysis."
             )
         for name, found in self.attributions.items():
-            for part in ("input", "target_output", "length"):
-                same = found.dataset[part].shape == first.dataset[part].shape and np.array_equal(
-                    found.dataset[part].to_numpy(), first.dataset[part].to_numpy()
-                )
-                if not same:
-                    what = {"input": "inputs", "target_output": "targets", "length": "lengths"}[part]
+            parts = {"input": "inputs", "target_output": "targets", "target_timestep": "targets", "length": "lengths"}
+            for part, what in parts.items():
+                if not _same(found.diagnostic(part), first.diagnostic(part)):
                     raise InvalidInputError(
                         f"{name} explains other {what} than {next(iter(self.attributions))}; a report compares "
                         "explanations of the same predictions."
+                    )
+
+        for name, found in self.attributions.items():
+            for attr, what in (("output", "output (logit or probability)"), ("model", "model")):
+                if found.attrs[attr] != first.attrs[attr]:
+                    raise InvalidInputError(
+                        f"{name} explains another {what} than {next(iter(self.attributions))} "
+                        f"({found.attrs[attr]}, {first.attrs[attr]}); a report compares explanations of one thing."
                     )
 
     @torch.no_grad()
@@ -319,10 +324,15 @@ class Report:
         if self.model is None:
             return None
         predictor = self.model if isinstance(self.model, Predictor) else Predictor(self.model)
+        if predictor.module is not None and predictor.model_id() != self._first.attrs["model"]:
+            raise InvalidInputError(
+                f"the model given (hash {predictor.model_id()}) is not the one that was explained (hash "
+                f"{self._first.attrs['model']}); pass the explained model, or none."
+            )
         if predictor.module is None or not lstm_modules(predictor.module):
             return None
         inputs, lengths = torch.as_tensor(self._first.inputs), torch.as_tensor(self._first.lengths)
-        if self._first.feature_names == ("token",):
+        if self._first.of_tokens:
             inputs = inputs[..., 0]
         if isinstance(predictor.module, LSTMModel):
             return predictor.module.trace(inputs, lengths)
@@ -335,6 +345,12 @@ class Report:
             return None
         whole = all(layer.cell_state.shape[:2] == checked.shape[:2] for layer in trace.values())
         return Trace(trace, lengths=lengths) if whole else None
+
+
+def _same(one: Any, two: Any) -> bool:
+    if one is None or two is None:
+        return one is two
+    return one.shape == two.shape and bool(np.array_equal(one, two))
 
 
 def _as_mapping(attributions: Any) -> dict[str, Attribution]:

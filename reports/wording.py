@@ -56,8 +56,8 @@ def percent(share: float) -> str:
     >>> percent(0.417), percent(0.9996), percent(0.0004), percent(1.0)
     ('42 %', 'over 99 %', 'under 1 %', '100 %')
     """
-    if 0 < share < 0.005:
-        return "under 1 %"
+    if 0 < abs(share) < 0.01:
+        return "under 1 %" if share > 0 else "about 0 %"
     if 0.995 <= share < 1:
         return "over 99 %"
     return f"{MINUS if share < 0 else ''}{abs(share) * 100:.0f} %"

@@ -287,7 +287,7 @@ def test_load_refuses_what_is_no_attribution(tmp_path):
         Attribution.load(tmp_path / "other.nc")
     with h5py.File(tmp_path / "empty_group.nc", "w") as file:
         file.attrs["format"] = "gatelens.Attribution"
-    with pytest.raises(InvalidInputError, match="not an attribution of gatelens"):
+    with pytest.raises(InvalidInputError, match="is an attribution without attribution, input"):
         Attribution.load(tmp_path / "empty_group.nc")
 
 

@@ -121,7 +121,7 @@ def test_per_timestep_scores_of_another_length_stay():
 
 
 def test_callable_on_arrays():
-    """A function gets float32 numpy arrays without padding, and may return an array, a list or whole numbers."""
+    """A function gets numpy arrays of the dtype given, without padding; it may return arrays, lists, whole numbers."""
     seen = []
 
     def model(inputs):
@@ -132,7 +132,7 @@ def test_callable_on_arrays():
     predictor = Predictor(model)
     inputs, lengths = predictor.check(np.arange(12.0).reshape(2, 3, 2), [3, 2])
     assert predictor.predict(inputs, lengths).tolist() == [[15.0], [30.0]]
-    assert seen == [((1, 2, 2), np.float32), ((1, 3, 2), np.float32)]
+    assert seen == [((1, 2, 2), np.float64), ((1, 3, 2), np.float64)]
     assert Predictor(lambda x: [[1, 2]] * len(x)).predict(inputs, lengths).tolist() == [[1.0, 2.0], [1.0, 2.0]]
 
 
@@ -211,7 +211,7 @@ def test_batches_fit_the_budget():
     model = make_model(input_size=3, hidden_sizes=(5, 4), bidirectional=True)
     predictor = Predictor(model, memory_bytes=100_000)
     inputs = torch.zeros(100, 10, 3)
-    row_bytes = 10 * 4 * (3 + 8 * 2 * (5 + 4))
+    row_bytes = 10 * 4 * (3 + 8 * 2 * (5 + 4) + model.head.out_features)
     sizes = [len(rows) for rows in predictor.batches(inputs)]
     assert max(sizes) == 100_000 // row_bytes
     assert torch.equal(torch.cat(list(predictor.batches(inputs))), torch.arange(100))

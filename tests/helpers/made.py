@@ -71,6 +71,7 @@ def made_attribution(
         "method": method, "options": "{}", "completeness": completeness, "resolution": resolution, "source": "by hand",
         "baseline_name": "zero", "baseline_description": "", "output": output, "output_unit": "", "task": task,
         "target": "", "target_note": "", "classes": json.dumps(classes), "interval_seconds": interval, "seed": 0,
-        "model": "none", "versions": "{}", "seconds": 0.5, "forward_evaluations": 10, "backward_evaluations": 2,
+        "model": "none", "inputs": "tokens" if names == ("token",) else "features",
+        "versions": "{}", "seconds": 0.5, "forward_evaluations": 10, "backward_evaluations": 2,
     }  # fmt: skip
     return Attribution(xr.Dataset(variables, coords, {**attrs, **more}))
