@@ -24,11 +24,11 @@ METHOD = Annotated[
 ]
 TARGET = Annotated[
     str | None,
-    typer.Option("--target", "-t", help="Class or output to explain (name or number); else the predicted one."),
+    typer.Option("--target", "-t", help="Class or output to explain: name, number, or TIMESTEP,OUTPUT."),
 ]
 BASELINE = Annotated[
     str | None,
-    typer.Option(help='What to compare with: "mean" (of the model\'s data.json), "zero", "pad" or a number.'),
+    typer.Option(help='What to compare with: "mean" (of the model\'s data.json), "zero", "pad", or a scaled number.'),
 ]
 OUTPUT = Annotated[
     str | None, typer.Option(help='Explain the "probability" (default for classes) or the "logit", the raw score.')
@@ -133,12 +133,21 @@ def explain_sequences(
     )
 
 
-def _target(name: str | None) -> str | int | None:
-    """Return a number where the name is one."""
+def _target(name: str | None) -> Any:
+    """Return a number where the name is one, or (timestep, output)."""
+    if name is None:
+        return None
+    step, _, output = name.partition(",")
+    if output and step.strip().lstrip("-").isdecimal():  # TIMESTEP,OUTPUT of a per-timestep model
+        return int(step), _number_or_name(output.strip())
+    return _number_or_name(name)
+
+
+def _number_or_name(text: str) -> str | int:
     try:
-        return name if name is None else int(name)
+        return int(text)
     except ValueError:
-        return name
+        return text
 
 
 def _baseline(model: LSTMModel, name: str | None) -> str | float:

@@ -127,7 +127,9 @@ def _print(name: str, attribution: Attribution) -> None:
             out.print(f"  {reason.effect_text:>12}  {reason.name} {reason.text}", markup=False)
         if rest:
             out.print(f"  {rest}", markup=False)
-        if attribution.attrs["completeness"] != "none":
+        change = float(attribution.prediction[index] - attribution.baseline_prediction[index])
+        left = abs(float(attribution.completeness_gap[index])) > 0.005 * abs(change)
+        if left and attribution.attrs["completeness"] != "none":
             gap = effect(float(attribution.completeness_gap[index]), attribution)
             out.print(f"  Left unexplained: {gap}.", markup=False)
     if len(attribution) > shown:

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..models import InvalidInputError, InvalidTypeError, ModelError, Predictor
+from ..models import InvalidInputError, InvalidTypeError, ModelError, Predictor, SequenceData
 from ..models.config import Task
 from ..models.inputs import clear_padding, valid_mask
 from ..models.predictor import Output
@@ -104,7 +104,7 @@ class Explainer(ABC):
         """Explain a batch of predictions.
 
         Args:
-            inputs: Float (B, T, D), or token ids, long (B, T).
+            inputs: Float (B, T, D), token ids, long (B, T), or a `SequenceData` (which brings lengths, names, times).
             target: None: the predicted class, or output 0 of a single-output model; an int or a class's name; (B,)
                 ints; (timestep, output) for per-timestep outputs.
             lengths: Long (B,), valid timesteps; padding is at the end and gets 0.
@@ -121,6 +121,11 @@ class Explainer(ABC):
         """
         # a forward pass may count in buffers or draw random numbers (dropout that is always on); both are put back
         with torch.inference_mode(False), seeded(self.seed), kept_buffers(self.predictor.module):
+            if isinstance(inputs, SequenceData):
+                lengths = inputs.lengths if lengths is None else lengths
+                sample_names = inputs.sample_names if sample_names is None else sample_names
+                times = inputs.times if times is None else times
+                inputs = inputs.inputs
             return self._explain(inputs, target, lengths, progress, sample_names, times)
 
     def _explain(

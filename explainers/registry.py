@@ -8,10 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
-from ..models import GatelensError, InvalidInputError, InvalidTypeError
+from ..models import GatelensError, InvalidInputError, InvalidTypeError, Predictor, SequenceData
 from ..models.config import Task
 from ..models.errors import nearest_name
 from ..models.predictor import Output
+from ..models.recorder import lstm_modules
 from .attribution import Attribution
 from .base import Completeness, Explainer, Needs, as_predictor
 
@@ -106,10 +107,18 @@ def get(name: str) -> type[Explainer]:
     return entry.explainer
 
 
+def _works_on(explainer: type[Explainer], predictor: Predictor) -> bool:
+    """Whether the model has what the method needs."""
+    if explainer.needs == "function":
+        return True
+    module = predictor.module
+    return module is not None and (explainer.needs == "gradient" or bool(lstm_modules(module)))
+
+
 def explain(
     model: Any,
     inputs: Any,
-    methods: Sequence[str] = DEFAULT_METHODS,
+    methods: Sequence[str] | None = None,
     *,
     target: Any = None,
     lengths: Any = None,
@@ -126,8 +135,8 @@ def explain(
 
     Args:
         model: Anything an `Explainer` takes.
-        inputs: Float (B, T, D), or token ids (B, T).
-        methods: Names of explainers.
+        inputs: Float (B, T, D), token ids (B, T), or a `SequenceData` (which brings lengths, names and times).
+        methods: Names of explainers; None: those of `DEFAULT_METHODS` that work on this model.
         target: See `Explainer.explain`; resolved once, so that all methods explain the same number.
         lengths: (B,) or None.
         baseline: For all methods, unless `options` says otherwise.
@@ -144,6 +153,14 @@ def explain(
     """
     if isinstance(methods, str):
         methods = (methods,)
+    if isinstance(inputs, SequenceData):
+        lengths = inputs.lengths if lengths is None else lengths
+        sample_names = inputs.sample_names if sample_names is None else sample_names
+        times = inputs.times if times is None else times
+        inputs = inputs.inputs
+    predictor = as_predictor(model, output=output, task=task)
+    if methods is None:
+        methods = [name for name in DEFAULT_METHODS if _works_on(get(name), predictor)]
     if not methods:
         raise InvalidInputError("methods is empty; name at least one, e.g. methods=('integrated_gradients',).")
     options = dict(options or {})
@@ -153,7 +170,6 @@ def explain(
                 f"options are given for {name!r}, which is not among methods; {', '.join(methods)}."
             )
     classes = {name: get(name) for name in methods}
-    predictor = as_predictor(model, output=output, task=task)
     checked, lengths = predictor.check(inputs, lengths)
     explainers = {}
     for name, cls in classes.items():

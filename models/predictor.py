@@ -55,7 +55,8 @@ class Predictor:
         if not callable(model):
             raise InvalidTypeError(
                 f"model is a {type(model).__name__}; expected an LSTMModel, an nn.Module, or a function from arrays "
-                "(batch, time, features) to scores (batch, outputs). For a saved model use load(folder)."
+                "(batch, time, features) to scores (batch, outputs). For a saved model use load(folder); of an object "
+                "with a predict method pass model.predict."
             )
         if output not in get_args(Output):
             raise InvalidInputError(f"output is {output!r}; {nearest_name(str(output), get_args(Output))}")

@@ -164,6 +164,16 @@ def _require_columns(frame: pd.DataFrame, spec: DataSpec, id_column: str | None,
         wanted.append(TOKEN_COLUMN)
     wanted += [column for column in (spec.window.time_column, id_column) if column is not None]
     present = [str(name) for name in frame.columns]
+    separators = [sign for sign in ";\t|" if len(present) == 1 and sign in present[0]]
+    if separators:
+        raise InvalidInputError(
+            f"{source} has one column, {present[0]!r}; it seems to be separated by {separators[0]!r}. "
+            "Save it with commas (and decimal points)."
+        )
+    if id_column is not None and id_column not in present:
+        raise InvalidInputError(
+            f"{source} has no column {id_column!r} to tell sequences apart; {nearest_name(id_column, present)}"
+        )
     for column in dict.fromkeys(wanted):
         if column not in present:
             raise InvalidInputError(
@@ -254,7 +264,10 @@ def _piece_name(name: str, start: int, stop: int, times: NDArray[np.datetime64] 
 def _no_window(frame: pd.DataFrame, spec: DataSpec, source: str, end: str | None) -> str:
     length, pause = spec.window.length, spec.window.max_gap_seconds
     if end is not None:
-        return f"{source} has no window of {length or 'any'} timesteps that ends at {end}; choose the time of a row."
+        return (
+            f"{source} has no window of {length or 'any'} timesteps that ends at {end}; choose the time of a row "
+            "that has enough rows before it since the last pause."
+        )
     unbroken = "" if pause is None else f" with no pause over {pause / 60:g} minutes"
     return (
         f"{source} has {len(frame)} rows; the model reads {length} timesteps{unbroken}, and no such stretch is in it."

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SECOND = np.timedelta64(1, "s")
+MOST_REPEATED = 0.1  # share of rows; more are not slips but another sequence
 TIME_TRANSFORMS = ("day_sine", "day_cosine")
 TOKEN_COLUMN = "token"  # noqa: S105 - a column's name
 
@@ -35,7 +36,8 @@ def read_table(path: str | Path) -> pd.DataFrame:
         raise InvalidInputError(f"{path} is empty; expected a CSV with a header and one row a timestep.") from None
     except Exception as error:  # noqa: BLE001 - whatever pandas and the decompressors make of a stranger's bytes
         reason = getattr(error, "strerror", None) or str(error).strip() or type(error).__name__
-        raise InvalidInputError(f"{path} is not a readable CSV: {reason}.") from None
+        hint = " Save it as UTF-8." if isinstance(error, UnicodeDecodeError) else ""
+        raise InvalidInputError(f"{path} is not a readable CSV: {reason}.{hint}") from None
     if not frame.index.equals(pd.RangeIndex(len(frame))):  # pandas has taken the first column for row labels
         raise InvalidInputError(
             f"{path} has rows with more values than the header has names ({len(frame.columns)}: "
@@ -107,7 +109,13 @@ def _order_by_time(
     keep = np.ones(len(times), dtype=bool)
     keep[1:] = np.diff(times) > np.timedelta64(0)
     if not keep.all():
-        notes.append(f"{int((~keep).sum())} rows with a time already seen were dropped")
+        repeated = int((~keep).sum())
+        if repeated > max(3, MOST_REPEATED * len(times)):
+            raise InvalidInputError(
+                f"{source}: {repeated} of {len(times)} rows repeat a time; if the table holds several sequences, "
+                "name the column that tells them apart (id_column, --id-column)."
+            )
+        notes.append(f"{repeated} rows with a time already seen were dropped")
         frame, times = frame[keep], times[keep]
     if spec.window.min_gap_seconds is not None:
         keep = _spaced(times, spec.window.min_gap_seconds)

@@ -94,7 +94,12 @@ def resolve_target(
             "timestep. Use target=OUTPUT; for one output a sample, pass a list or an array."
         )
     if target is None:
-        return Target(_default_output(Target(torch.zeros(batch).long(), timestep).at_timestep(scores), task), timestep)
+        return Target(
+            _default_output(
+                Target(torch.zeros(batch).long(), timestep).at_timestep(scores), task, ", ".join(class_names)
+            ),
+            timestep,
+        )
     if isinstance(target, str):
         target = _named_output(target, outputs, class_names)
     output = _as_indices(target, batch, "target")
@@ -106,14 +111,14 @@ def resolve_target(
     return Target(output, timestep)
 
 
-def _default_output(scores: Tensor, task: str | None) -> Tensor:
+def _default_output(scores: Tensor, task: str | None, names: str = "") -> Tensor:
     """Return the predicted class of each row of scores (B, K), or output 0 of a single-output model."""
     if scores.shape[1] == 1:
         return torch.zeros(scores.shape[0]).long()
     if task in ("regression", "binary"):
         raise InvalidInputError(
-            f"this {task} model has {scores.shape[1]} outputs, and none is the natural one; choose it with "
-            f"target=0 to target={scores.shape[1] - 1}."
+            f"this {task} model has {scores.shape[1]} outputs, and none is the natural one; name it: "
+            f"target 0 to {scores.shape[1] - 1}{f' ({names})' if names else ''}."
         )
     return scores.detach().argmax(dim=1).cpu()
 

@@ -11,7 +11,7 @@ import numpy as np
 from ..explainers import Attribution
 from .html import details, escape, table
 from .model_card import describe
-from .prediction import explained_name
+from .prediction import explained_words
 from .wording import method_name, number
 
 
@@ -74,11 +74,11 @@ def _card(model: Any) -> str:
 
 def _provenance(attributions: Mapping[str, Attribution], command: str | None, *, redact: bool) -> str:
     first = next(iter(attributions.values()))
-    explained = {explained_name(first, sample) for sample in range(len(first))}
+    explained = {explained_words(first, sample) for sample in range(len(first))}
     rows = [
         (
             "Explained",
-            f"{first.attrs['output']} of {', '.join(sorted(explained))}",
+            ", ".join(sorted(explained)),
         ),
         ("Seed", str(first.attrs["seed"])),
         ("Model hash", str(first.attrs["model"])),

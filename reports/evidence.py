@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 
 from ..explainers import Attribution
 from .prediction import class_probabilities
-from .wording import joined, method_name, number, percent, possessive, span
+from .wording import MINUS, joined, method_name, number, percent, possessive, span
 
 COMPLETE_WITHIN = 0.05  # of |f(x) - f(baseline)|
 AGREES, DISAGREES = 0.7, 0.4  # rank correlation
 GOOD_FIT = 0.6  # R^2 of a surrogate
 ENOUGH_COALITIONS = 40  # a player, for a sampled Shapley estimate to be told without warning
+NOISE = 0.01  # of the largest attribution
 SURE = 0.6  # probability of the predicted class
 
 
@@ -81,10 +82,15 @@ def agreement(attributions: Mapping[str, Attribution], sample: int) -> list[Agre
             left, right, over = one.features[sample], two.features[sample], "features"
         else:
             continue
-        correlation = rank_correlation(left, right)
+        correlation = rank_correlation(_without_noise(left), _without_noise(right))
         if correlation is not None:
             pairs.append(Agreement(first, second, correlation, over))
     return pairs
+
+
+def _without_noise(values: NDArray[Any]) -> NDArray[Any]:
+    """Return values with those below 1 % of the largest set to 0: their order is rounding, not opinion."""
+    return np.where(np.abs(values) < NOISE * np.abs(values).max(initial=0), 0, values)
 
 
 def rank_correlation(left: NDArray[Any], right: NDArray[Any]) -> float | None:
@@ -103,14 +109,15 @@ def agreement_checks(attributions: Mapping[str, Attribution], primary: str, samp
         return [Check("agreement", passed=False, text=text)]
     pairs = [pair for pair in agreement(attributions, sample) if primary in (pair.first, pair.second)]
     if not pairs:
-        return [Check("agreement", passed=False, text="The explainers explain different parts and cannot be compared.")]
+        text = "The explainers tell different parts apart, or too few, and cannot be compared by rank."
+        return [Check("agreement", passed=False, text=text)]
     name = method_name(attributions[primary].method)
     groups: dict[str, list[str]] = {"alike": [], "partly alike": [], "differently": []}
     relied_on = {"alike": 0, "partly alike": 0, "differently": 0}
     for pair in sorted(pairs, key=lambda pair: -pair.correlation):
         other = attributions[pair.second if pair.first == primary else pair.first]
         verdict = _verdict(pair.correlation)
-        groups[verdict].append(f"{method_name(other.method)} ({pair.correlation:.2f})")
+        groups[verdict].append(f"{method_name(other.method)} ({f'{pair.correlation:.2f}'.replace('-', MINUS)})")
         relied_on[verdict] += other.gates is None  # gates tell of sensitivity, which need not be contribution
     parts: list[str] = []
     for verdict, names in groups.items():
@@ -121,9 +128,13 @@ def agreement_checks(attributions: Mapping[str, Attribution], primary: str, samp
             parts.append(f"{joined(names)}{verb} {verdict}")
     text = f"Compared with {name}, {'; '.join(parts)} (rank correlation; 1 is full agreement)."
     text += _strongest_step_sentence(attributions, sample)
-    worst = min(pairs, key=lambda pair: pair.correlation)
-    if worst.correlation < AGREES:
+    counted = [p for p in pairs if attributions[p.first].gates is None and attributions[p.second].gates is None]
+    worst = min(counted, key=lambda pair: pair.correlation, default=None)
+    if worst is not None and worst.correlation < AGREES:
         text += _where_they_disagree(attributions, worst, sample)
+    gated = [found for found in attributions.values() if found.gates is not None]
+    if gated:
+        text += f" {method_name(gated[0].method)} tells of sensitivity, which need not agree, and does not count here."
     passed = relied_on["differently"] == 0 and groups["alike"] + groups["partly alike"] != []
     return [Check("agreement", passed=passed, text=text)]
 
@@ -158,10 +169,12 @@ def _where_they_disagree(attributions: Mapping[str, Attribution], pair: Agreemen
         course = attribution.timesteps[sample, :length].astype(np.float64)
         shares.append(course / max(np.abs(course).sum(), 1e-300))
     step = int(np.abs(shares[0] - shares[1]).argmax())
+    if round(100 * float(shares[0][step])) == round(100 * float(shares[1][step])):
+        return ""
     words = span(step, step, length, float(one.attrs["interval_seconds"]))
-    said = [f"{method_name(a.method)} gives it {_signed_percent(float(share[step]))}" for a, share in
-            zip((one, two), shares, strict=True)]  # fmt: skip
-    return f" They differ most {words}: of all its weight, {said[0]}, {said[1]}."
+    names = " and ".join(method_name(attribution.method) for attribution in (one, two))
+    said = " and ".join(_signed_percent(float(share[step])) for share in shares)
+    return f" {names} differ most {words}: {said} of all their weight."
 
 
 def _signed_percent(share: float) -> str:

@@ -78,7 +78,8 @@ def _kind(predictor: Predictor) -> str:
     if predictor.module is None:
         return f"function {predictor.model_id()}"
     if not isinstance(predictor.module, LSTMModel):
-        return f"{type(predictor.module).__name__} (PyTorch module) with {len(lstm_modules(predictor.module))} nn.LSTM"
+        count = len(lstm_modules(predictor.module))
+        return f"{type(predictor.module).__name__} (PyTorch module) with {count or 'no'} nn.LSTM"
     config = predictor.module.config
     count = len(config.hidden_sizes)
     sizes = joined([str(size) for size in config.hidden_sizes])
@@ -114,7 +115,7 @@ def _interval_words(data: DataSpec) -> str:
     from .wording import duration
 
     seconds = data.window.interval_seconds
-    return "" if seconds is None else f", one every {duration(seconds)}"
+    return "" if seconds is None else f", one every {duration(seconds).removeprefix('1 ')}"
 
 
 def _made_from(feature: Any) -> str:

@@ -36,6 +36,14 @@ def explained_name(attribution: Attribution, sample: int) -> str:
     return attribution.output_names[output]
 
 
+def explained_words(attribution: Attribution, sample: int) -> str:
+    """Return what is explained, e.g. "the probability of fall", "the score of rise" or "the prediction"."""
+    name = explained_name(attribution, sample)
+    if attribution.attrs["task"] == "regression":
+        return "the prediction" if len(attribution.output_names) == 1 else f"the prediction of {name}"
+    return f"the {'probability' if attribution.attrs['output'] == 'probability' else 'score'} of {name}"
+
+
 def headline(attribution: Attribution, sample: int) -> tuple[str, str, str]:
     """Return "The model predicts", the prediction, and the rest of the sentence."""
     where = _where(attribution, sample)
@@ -44,6 +52,8 @@ def headline(attribution: Attribution, sample: int) -> tuple[str, str, str]:
         value = level(float(attribution.prediction[sample]), attribution)
         name = explained_name(attribution, sample)
         subject = str(attribution.attrs["target"]) or ("" if name.startswith("output ") else name)
+        if len(attribution.output_names) > 1 and subject != name:
+            subject = f"{subject}, {name}" if subject else name
         return f"The model predicts {subject}:" if subject else "The model predicts", value, f"{where}."
     name, probability = pairs[0]
     target = str(attribution.attrs["target"])
@@ -66,13 +76,17 @@ def comparison(attribution: Attribution, sample: int) -> str:
     prediction, reference = float(attribution.prediction[sample]), float(attribution.baseline_prediction[sample])
     described = str(attribution.attrs["baseline_description"]) or _baseline_words(attribution)
     change = effect(prediction - reference, attribution).replace(" points", " percentage points")
+    digits = 3
+    while digits < 9 and level(prediction, attribution, digits) == level(reference, attribution, digits):
+        digits += 1  # enough to tell the two apart
     subject = {"probability": f"The probability of {name}", "logit": f"The score of {name}"}[
         attribution.attrs["output"]
     ]
     if attribution.attrs["task"] == "regression":
         subject = "The prediction"
     return (
-        f"{subject} is {level(prediction, attribution)}; for {described} it would be {level(reference, attribution)}. "
+        f"{subject} is {level(prediction, attribution, digits)}; for {described} it would be "
+        f"{level(reference, attribution, digits)}. "
         f"The reasons below share out the difference, {change}."
     )
 
@@ -83,4 +97,6 @@ def _baseline_words(attribution: Attribution) -> str:
         return "a text of padding only"
     if name == "zero" and "feature_center" in attribution.dataset.coords:
         return "an input with every feature at its center"
-    return {"zero": "an input of zeros", "given": "the given baseline"}.get(name, f"the baseline ({name})")
+    return {"zero": "an input of zeros", "given": "the given baseline", "mean": "an average input"}.get(
+        name, f"the baseline ({name})"
+    )

@@ -13,6 +13,7 @@ from .wording import effect, number, percent, span, step_labels
 MOST_REASONS = 5
 LEAST_SHARE = 0.05  # of all absolute effects
 NEGLIGIBLE = 0.005  # of all absolute effects: not worth a sentence
+CONNECTED = 0.6  # of a span's timesteps must push its way, or it is no span
 SPAN_SHARE = 0.6  # of a reason's effect that its named span must hold
 
 
@@ -74,9 +75,10 @@ def _feature_reasons(
                 first, last, where = 0, len(part) - 1, ""
             else:
                 first, last = strongest_span(part)
-                where = _span_words(attribution, sample, first, last, float(part[first : last + 1].sum() / part.sum()),
-                                    redact=redact)  # fmt: skip
-            state = "" if redact or len(columns) > 1 else _state_words(attribution, sample, columns[0], first, last)
+                where = _span_words(attribution, sample, first, last, part, redact=redact)
+            state = (
+                "" if redact or len(columns) > 1 else _state_words(attribution, sample, columns[0], first, last, part)
+            )
             verb = "raised" if sign > 0 else "lowered"
             text = f"{verb} it{where}{state}."
             reasons.append(Reason(name, amount, effect(amount, attribution), text, first, last))
@@ -147,7 +149,13 @@ def strongest_span(part: NDArray[np.float64]) -> tuple[int, int]:
     return best
 
 
-def _span_words(attribution: Attribution, sample: int, first: int, last: int, share: float, *, redact: bool) -> str:
+def _span_words(
+    attribution: Attribution, sample: int, first: int, last: int, part: NDArray[np.float64], *, redact: bool
+) -> str:
+    pushing = part[first : last + 1] > 0
+    if len(pushing) > 2 and pushing.mean() < CONNECTED:
+        return f", here and there, at {int((part > 0).sum())} of {len(part)} timesteps"
+    share = float(part[first : last + 1].sum() / part.sum())
     length = int(attribution.lengths[sample])
     words = span(first, last, length, float(attribution.attrs["interval_seconds"]))
     if words == "throughout":
@@ -159,7 +167,9 @@ def _span_words(attribution: Attribution, sample: int, first: int, last: int, sh
     return f", mostly {words} ({percent(share)} of this effect{clock})"
 
 
-def _state_words(attribution: Attribution, sample: int, column: int, first: int, last: int) -> str:
+def _state_words(
+    attribution: Attribution, sample: int, column: int, first: int, last: int, part: NDArray[np.float64]
+) -> str:
     """Return what the feature did in the span, in its own unit and beside the baseline, where the units are known."""
     dataset = attribution.dataset
     if "feature_scale" not in dataset.coords:
@@ -167,7 +177,8 @@ def _state_words(attribution: Attribution, sample: int, column: int, first: int,
     center = float(dataset["feature_center"].to_numpy()[column])
     scale = float(dataset["feature_scale"].to_numpy()[column])
     unit = str(dataset["feature_unit"].to_numpy()[column])
-    here = float(attribution.inputs[sample, first : last + 1, column].mean()) * scale + center
-    reference = float(dataset["baseline"].to_numpy()[sample, first : last + 1, column].mean()) * scale + center
-    verb = "averaged" if last > first else "was"
+    steps = first + np.flatnonzero(part[first : last + 1])  # those that pushed this way
+    here = float(attribution.inputs[sample, steps, column].mean()) * scale + center
+    reference = float(dataset["baseline"].to_numpy()[sample, steps, column].mean()) * scale + center
+    verb = "averaged" if len(steps) > 1 else "was"
     return f", when it {verb} {number(here)} {unit}".rstrip() + f" (baseline {number(reference)})"

@@ -24,7 +24,7 @@ from .about import about
 from .html import details, escape, page, picture, share_bar, table
 from .model_card import describe, metric_sentence
 from .narrative import Narrative, narrate
-from .prediction import class_probabilities, explained_name
+from .prediction import class_probabilities, explained_name, explained_words
 from .reasons import token_texts
 from .wording import effect, method_name, number, percent, step_labels
 
@@ -98,7 +98,7 @@ class Report:
     def _repr_html_(self) -> str:
         """Return the page's words for notebooks."""
         narrative = narrate(self.attributions, 0, redact=self.redact)
-        return self._head(0, narrative) + self._reasons(narrative) + self._checks(narrative)
+        return self._head(0, narrative) + self._reasons(0, narrative) + self._checks(narrative)
 
     # -- one prediction ----------------------------------------------------------------------------------------------
 
@@ -121,7 +121,7 @@ class Report:
         primary = self.attributions[narrative.primary]
         parts = [
             self._head(sample, narrative),
-            self._reasons(narrative),
+            self._reasons(sample, narrative),
             self._checks(narrative),
         ]
         if primary.of_tokens and not self.redact:
@@ -135,7 +135,7 @@ class Report:
         length = int(primary.lengths[sample])
         before, strong, after = (escape(part) for part in narrative.headline)
         joiner = "" if after.startswith((".", ",")) else " "
-        shape = f"{length} timesteps"
+        shape = f"{length} timestep{'' if length == 1 else 's'}"
         if not primary.of_tokens:
             shape += f" of {len(primary.feature_names)} features"
         kicker = (self._sample_name(sample), shape, str(primary.attrs["target_note"]))
@@ -158,7 +158,7 @@ class Report:
         )
         return f'<dl class="chances">{rows}</dl>'
 
-    def _reasons(self, narrative: Narrative) -> str:
+    def _reasons(self, sample: int, narrative: Narrative) -> str:
         largest = max((abs(reason.effect) for reason in narrative.reasons), default=1.0)
         rows = ""
         for reason in narrative.reasons:
@@ -170,7 +170,8 @@ class Report:
             )
         table_ = f'<table class="reasons"><tbody>{rows}</tbody></table>' if rows else ""
         rest = f'<p class="quiet">{escape(narrative.rest)}</p>' if narrative.rest else ""
-        return f"<h2>Why</h2>{table_}{rest}"
+        subject = explained_words(self.attributions[narrative.primary], sample)
+        return f'<h2>Why</h2><p class="quiet">What raised and lowered {escape(subject)}</p>{table_}{rest}'
 
     def _checks(self, narrative: Narrative) -> str:
         title = "Checks passed." if narrative.passed else "Read with care."
@@ -216,13 +217,14 @@ class Report:
                     f"{method_name(primary.method)}: each timestep and feature. Orange raises, blue lowers.",
                 )
             )
+        sampled = any(attribution.std_error is not None for attribution in self.attributions.values())
         if any(attribution.resolves_time for attribution in self.attributions.values()):
             parts.append(
                 picture(
                     lambda theme: plots.plot_comparison(self._shown(), sample, theme=theme),
                     "Contribution of each timestep, by explainer",
-                    "Each timestep's contribution by explainer, in the same order of time. Orange raises, blue lowers; "
-                    "thin lines are standard errors, at most.",
+                    "Each timestep's contribution by explainer. Orange raises, blue lowers."
+                    + (" Thin lines: standard errors of the sampling." if sampled else ""),
                 )
             )
         return parts + self._network_pictures(sample)

@@ -38,7 +38,7 @@ def number(value: float, *, digits: int = 3, signed: bool = False) -> str:
         return "0"
     size = abs(value)
     if size < 1e-4 or size >= 1e9:
-        text = f"{size:.{digits - 1}e}"
+        text = f"{size:.{digits - 1}e}".replace("-", MINUS)
     elif size >= 10 ** (digits - 1):
         text = f"{size:,.0f}"
     else:
@@ -76,11 +76,11 @@ def effect(value: float, attribution: Attribution) -> str:
     return f"{number(value, signed=True)} {unit}".strip()
 
 
-def level(value: float, attribution: Attribution) -> str:
+def level(value: float, attribution: Attribution, digits: int = 3) -> str:
     """Return a value of the explained number: a probability in percent, or a number with its unit."""
     if attribution.attrs["output"] == "probability":
-        return percent(value)
-    return f"{number(value)} {attribution.attrs['output_unit']}".strip()
+        return percent(value) if digits <= 3 else f"{number(value * 100, digits=digits)} %"
+    return f"{number(value, digits=digits)} {attribution.attrs['output_unit']}".strip()
 
 
 def duration(seconds: float) -> str:
@@ -107,13 +107,15 @@ def span(first: int, last: int, length: int, interval: float) -> str:
     ('at timestep 5', 'in the last 3 timesteps', 'throughout')
     """
     count = last - first + 1
+    if length == 1:
+        return "throughout"
     if count >= 0.8 * length and length > 1:
         return "throughout"
     if interval > 0:
         if last == length - 1:
-            return f"in the last {long_duration((count - 1) * interval)}" if count > 1 else "at the last reading"
+            return f"in the last {_one(long_duration((count - 1) * interval))}" if count > 1 else "at the last reading"
         if first == 0:
-            return f"in the first {long_duration(last * interval)}" if count > 1 else "at the first reading"
+            return f"in the first {_one(long_duration(last * interval))}" if count > 1 else "at the first reading"
         begin, end = (length - 1 - first) * interval, (length - 1 - last) * interval
         return f"{long_duration(begin)}{f' to {long_duration(end)}' if count > 1 else ''} before the end"
     if count == 1:
@@ -123,6 +125,11 @@ def span(first: int, last: int, length: int, interval: float) -> str:
     if first == 0:
         return f"in the first {count} timesteps"
     return f"at timesteps {first + 1} to {last + 1}"
+
+
+def _one(words: str) -> str:
+    """Return "hour" for "1 hour" alone."""
+    return words[2:] if words in ("1 hour", "1 minute", "1 day") else words
 
 
 def long_duration(seconds: float) -> str:

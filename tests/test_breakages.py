@@ -29,7 +29,11 @@ from gatelens.models import (
 )
 from gatelens.models.table import read_table
 from gatelens.reports import Report
+from gatelens.reports.evidence import agreement
+from gatelens.reports.prediction import comparison
+from gatelens.reports.reasons import find_reasons
 from gatelens.reports.wording import percent
+from helpers.made import made_attribution
 
 
 class Last(nn.Module):
@@ -296,3 +300,68 @@ def test_small_things() -> None:
     IntegratedGradients(model, steps=np.int64(4), seed=np.int64(1)).explain(INPUTS)
     assert percent(0.005) == "under 1 %"
     assert percent(-0.002) == "about 0 %"
+
+
+def test_the_span_is_told_as_it_is() -> None:
+    """Scattered pushes are not called a span, and the state is that of the timesteps that pushed."""
+    values = np.zeros((9, 1))
+    values[[0, 8]] = 1.0
+    values[1:8] = -0.05
+    inputs = np.zeros((9, 1))
+    inputs[[0, 8]] = 4.0
+    made = made_attribution(
+        values, inputs=inputs, feature_unit=("K",), feature_center=(0.0,), feature_scale=(1.0,), feature_group=("t",)
+    )
+    text = find_reasons(made, 0)[0][0].text
+    assert text == "raised it, here and there, at 2 of 9 timesteps, when it averaged 4 K (baseline 0)."
+
+
+def test_words_tell_which_output_and_numbers_apart() -> None:
+    """A model of several outputs names the explained one; numbers that differ are written so that they do."""
+    data = DataSpec(outputs=("stay", "cost"), target="outcome")
+    model = LSTMModel(LSTMConfig(input_size=2, hidden_sizes=(3,), output_size=2), data)
+    html = Report(IntegratedGradients(model).explain(INPUTS[:1], target="cost"), model=model).to_html()
+    assert "The model predicts outcome, cost:" in html
+    close = made_attribution([[0.00552]], baseline_prediction=285.4)
+    assert "The prediction is 285.41; for an input of zeros it would be 285.4." in comparison(close, 0)
+
+
+def test_noise_is_not_disagreement() -> None:
+    """Attributions that differ only in rounding noise agree."""
+    noise = np.random.default_rng(0).normal(size=(2, 9, 1)) * 1e-8
+    noise[:, 4] = 1.0
+    one, two = (made_attribution(part, method=name) for part, name in zip(noise, ("kernel_shap", "lime"), strict=True))
+    assert agreement({"one": one, "two": two}, 0)[0].correlation == pytest.approx(1)
+
+
+def test_default_methods_fit_the_model() -> None:
+    """Without methods, those that work on the model are used: functions and modules without an LSTM included."""
+    options = {"lime": {"samples": 50}, "kernel_shap": {"samples": 50}}
+    assert list(explain(lambda a: a.sum(axis=(1, 2)), INPUTS, options=options)) == ["kernel_shap", "lime"]
+    plain = nn.Sequential(nn.Flatten(), nn.Linear(10, 1))
+    assert list(explain(plain, INPUTS, options=options)) == ["integrated_gradients", "kernel_shap", "lime"]
+    assert "gate_saliency" in explain(Last(), INPUTS, target=0, options=options)
+
+
+def test_sequence_data_brings_its_lengths() -> None:
+    """A SequenceData is explained with its own lengths and names, by explain and by an explainer."""
+    import pandas as pd
+
+    frame = pd.DataFrame({"id": ["a"] * 4 + ["b"] * 2, "x": [1.0, 2, 3, 4, 5, 6]})
+    data = SequenceData.from_frame(frame, DataSpec(features=(FeatureSpec(name="x"),)), id_column="id")
+    model = LSTMModel(LSTMConfig(input_size=1, hidden_sizes=(3,), pooling="mean"))
+    found = IntegratedGradients(model).explain(data)
+    assert found.lengths.tolist() == [4, 2]
+    assert found.sample_names == data.sample_names
+    again = explain(model, data, ["integrated_gradients"])["integrated_gradients"]
+    np.testing.assert_array_equal(again.values, found.values)
+
+
+def test_several_patients_in_one_table_are_noticed() -> None:
+    """A table in which many rows repeat a time is refused, with the way to tell its sequences apart."""
+    import pandas as pd
+
+    times = [f"2020-01-01 0{hour}:00" for hour in range(6)] * 2
+    spec = DataSpec(features=(FeatureSpec(name="x"),), window=WindowSpec(time_column="t"))
+    with pytest.raises(InvalidInputError, match=r"6 of 12 rows repeat a time.*--id-column"):
+        SequenceData.from_frame(pd.DataFrame({"t": times, "x": range(12)}), spec)

@@ -161,7 +161,7 @@ def test_agreement_is_measured_on_cells() -> None:
     assert pairs[0].correlation < 0.75
     checks = checks_of(made_attribution(one), made_attribution(two, method="kernel_shap", resolution="timestep"))
     assert not checks["agreement"].passed
-    assert "(-1.00)" in checks["agreement"].text
+    assert "(\N{MINUS SIGN}1.00)" in checks["agreement"].text
     assert "differently" in checks["agreement"].text
     assert "Each puts its largest weight on another timestep." in checks["agreement"].text
 

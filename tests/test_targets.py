@@ -161,7 +161,7 @@ def test_refusals_of_names():
 @pytest.mark.parametrize("task", ["regression", "binary"])
 def test_several_outputs_need_a_target(task):
     """A regression or multi-label model with several outputs has no natural one."""
-    with pytest.raises(InvalidInputError, match=f"this {task} model has 3 outputs.*target=0 to target=2"):
+    with pytest.raises(InvalidInputError, match=f"this {task} model has 3 outputs.*target 0 to 2"):
         resolve(None, task=task)
 
 

@@ -18,7 +18,7 @@ def test_examples_in_the_docstrings_hold() -> None:
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(0.0, "0"), (3.14159, "3.14"), (100.0, "100"), (99999.4, "99,999"), (-7.9e-7, "−7.90e-07"), (0.1 + 0.2, "0.3"),
+    [(0.0, "0"), (3.14159, "3.14"), (100.0, "100"), (99999.4, "99,999"), (-7.9e-7, "−7.90e−07"), (0.1 + 0.2, "0.3"),
      (float("nan"), "not a number"), (12.0, "12"), (999.6, "1,000"), (1e12, "1.00e+12")],
 )  # fmt: skip
 def test_number(value: float, text: str) -> None:
