@@ -62,6 +62,7 @@ class Report:
         self.title = title
         self.redact = redact
         self.command = command
+        self._untraced = ""
         self._check_same_problem()
         self.trace = trace if trace is not None else self._record()
 
@@ -240,10 +241,12 @@ class Report:
 
     def _network_pictures(self, sample: int) -> list[str]:
         gated = next((found for found in self._shown().values() if found.gates is not None), None)
-        if self.trace is None and gated is None:
+        if self.trace is None and gated is None and not self._untraced:
             return []
         named = gated or next(iter(self._shown().values()))
         parts = ["<h2>What the network did</h2>"]
+        if self._untraced:
+            parts.append(f'<p class="quiet">{escape(self._untraced)}</p>')
         if gated is not None:
             parts.append(
                 picture(
@@ -343,10 +346,16 @@ class Report:
             with predictor.evaluation(), record(predictor.module) as recording:
                 predictor.scores(checked, lengths)
             trace = recording.trace
-        except GatelensError:
+        except GatelensError as error:
+            self._untraced = f"The gates and the cell state are not shown: {error}"
             return None
-        whole = all(layer.cell_state.shape[:2] == checked.shape[:2] for layer in trace.values())
-        return Trace(trace, lengths=lengths) if whole else None
+        if any(layer.cell_state.shape[:2] != checked.shape[:2] for layer in trace.values()):
+            self._untraced = (
+                "The gates and the cell state are not shown: the network did not read all sequences and timesteps "
+                "in one call (a model without lengths sees sequences of each length by themselves)."
+            )
+            return None
+        return Trace(trace, lengths=lengths)
 
 
 def _same(one: Any, two: Any) -> bool:

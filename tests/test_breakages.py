@@ -334,6 +334,13 @@ def test_noise_is_not_disagreement() -> None:
     assert agreement({"one": one, "two": two}, 0)[0].correlation == pytest.approx(1)
 
 
+def test_missing_gates_are_explained_on_the_page() -> None:
+    """Where the gates cannot be laid out by timestep, the page says why they are missing."""
+    model = Last()
+    found = IntegratedGradients(model).explain(INPUTS, target=0, lengths=[5, 3, 2])
+    assert "sequences of each length by themselves" in Report(found, model=model).to_html()
+
+
 def test_default_methods_fit_the_model() -> None:
     """Without methods, those that work on the model are used: functions and modules without an LSTM included."""
     options = {"lime": {"samples": 50}, "kernel_shap": {"samples": 50}}
