@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 def build_attribution(
     *,
     explainer: Explainer,
+    model_id: str,
     problem: Problem,
     contribution: Contribution,
     values: NDArray[Any],
@@ -88,6 +89,7 @@ def build_attribution(
     attrs = _provenance(explainer, problem, contribution, data)
     attrs |= {
         "inputs": "tokens" if problem.reads_tokens else "features",
+        "model": model_id,
         "seconds": seconds,
         "forward_evaluations": evaluations[0],
         "backward_evaluations": evaluations[1],
@@ -119,7 +121,6 @@ def _provenance(explainer: Explainer, problem: Problem, contribution: Contributi
         "classes": json.dumps(data.classes),
         "interval_seconds": data.window.interval_seconds or 0.0,
         "seed": explainer.seed,
-        "model": predictor.model_id(),
         "versions": json.dumps(library_versions(explainer.library)),
     }
 

@@ -133,6 +133,7 @@ class Explainer(ABC):
     ) -> Attribution:
         started = time.perf_counter()
         predictor = self.predictor
+        model_id = predictor.model_id()  # before a forward pass counts in a buffer
         before = predictor.forward_evaluations, predictor.backward_evaluations
         checked, lengths = predictor.check(inputs, lengths)
         baseline = resolve_baseline(self.baseline, checked, lengths, predictor)
@@ -156,6 +157,7 @@ class Explainer(ABC):
         values = self._checked_values(contribution, problem)
         return build_attribution(
             explainer=self,
+            model_id=model_id,
             problem=problem,
             contribution=contribution,
             values=values,

@@ -13,6 +13,7 @@ from ..models.config import Task
 from ..models.errors import nearest_name
 from ..models.predictor import Output
 from ..models.recorder import lstm_modules
+from ..models.state import kept_buffers, seeded
 from .attribution import Attribution
 from .base import Completeness, Explainer, Needs, as_predictor
 
@@ -179,7 +180,8 @@ def explain(
             if isinstance(error, GatelensError):
                 raise
             raise InvalidTypeError(f"the options of {name} do not fit: {error}.") from None
-    resolved = predictor.resolve_target(checked, target, lengths)
+    with seeded(seed), kept_buffers(predictor.module):
+        resolved = predictor.resolve_target(checked, target, lengths)
     found = resolved.output if resolved.timestep is None else (resolved.timestep, resolved.output)
     return {
         name: explainer.explain(

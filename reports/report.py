@@ -19,6 +19,7 @@ from ..explainers.assemble import library_versions
 from ..models import GatelensError, InvalidInputError, InvalidTypeError, LSTMModel, Predictor, Trace, record
 from ..models.files import replacing_file
 from ..models.recorder import lstm_modules
+from ..models.state import kept_buffers, seeded
 from . import plots
 from .about import about
 from .html import details, escape, page, picture, share_bar, table
@@ -343,7 +344,12 @@ class Report:
             return predictor.module.trace(inputs, lengths)
         checked, lengths = predictor.check(inputs, lengths)
         try:
-            with predictor.evaluation(), record(predictor.module) as recording:
+            with (
+                seeded(0),
+                kept_buffers(predictor.module),
+                predictor.evaluation(),
+                record(predictor.module) as recording,
+            ):
                 predictor.scores(checked, lengths)
             trace = recording.trace
         except GatelensError as error:

@@ -179,7 +179,8 @@ def test_buffers_and_random_state_are_put_back() -> None:
 
     model = Noisy()
     before = torch.get_rng_state()
-    LIME(model, samples=20).explain(INPUTS, target=0)
+    found = explain(model, INPUTS, ["lime"], target=0, options={"lime": {"samples": 20}})
+    Report(found, model=model).to_html()
     assert float(model.calls) == 0
     assert torch.equal(torch.get_rng_state(), before)
 
