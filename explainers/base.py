@@ -121,11 +121,7 @@ class Explainer(ABC):
         """
         # a forward pass may count in buffers or draw random numbers (dropout that is always on); both are put back
         with torch.inference_mode(False), seeded(self.seed), kept_buffers(self.predictor.module):
-            if isinstance(inputs, SequenceData):
-                lengths = inputs.lengths if lengths is None else lengths
-                sample_names = inputs.sample_names if sample_names is None else sample_names
-                times = inputs.times if times is None else times
-                inputs = inputs.inputs
+            inputs, lengths, sample_names, times = unpacked(inputs, lengths, sample_names, times)
             return self._explain(inputs, target, lengths, progress, sample_names, times)
 
     def _explain(
@@ -243,6 +239,18 @@ def as_predictor(model: Any, *, output: Output, task: Task | None) -> Predictor:
             f"task={model.task!r}, which decides; say it there: Predictor(model, output={output!r}, task={task!r})."
         )
     return model
+
+
+def unpacked(inputs: Any, lengths: Any, sample_names: Any, times: Any) -> tuple[Any, Any, Any, Any]:
+    """Return the four, a `SequenceData` in place of inputs filling in what was not given."""
+    if not isinstance(inputs, SequenceData):
+        return inputs, lengths, sample_names, times
+    return (
+        inputs.inputs,
+        inputs.lengths if lengths is None else lengths,
+        inputs.sample_names if sample_names is None else sample_names,
+        inputs.times if times is None else times,
+    )
 
 
 def check_positive(name: str, value: Any, *, least: int = 1) -> None:

@@ -8,14 +8,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
-from ..models import GatelensError, InvalidInputError, InvalidTypeError, Predictor, SequenceData
+from ..models import GatelensError, InvalidInputError, InvalidTypeError, Predictor
 from ..models.config import Task
 from ..models.errors import nearest_name
 from ..models.predictor import Output
 from ..models.recorder import lstm_modules
 from ..models.state import kept_buffers, seeded
 from .attribution import Attribution
-from .base import Completeness, Explainer, Needs, as_predictor
+from .base import Completeness, Explainer, Needs, as_predictor, unpacked
 
 ENTRY_POINT_GROUP = "gatelens.explainers"
 
@@ -154,11 +154,7 @@ def explain(
     """
     if isinstance(methods, str):
         methods = (methods,)
-    if isinstance(inputs, SequenceData):
-        lengths = inputs.lengths if lengths is None else lengths
-        sample_names = inputs.sample_names if sample_names is None else sample_names
-        times = inputs.times if times is None else times
-        inputs = inputs.inputs
+    inputs, lengths, sample_names, times = unpacked(inputs, lengths, sample_names, times)
     predictor = as_predictor(model, output=output, task=task)
     if methods is None:
         methods = [name for name in DEFAULT_METHODS if _works_on(get(name), predictor)]

@@ -36,8 +36,8 @@ class KernelSHAP(PlayerExplainer):
         segments: Number of segments, with players="segment".
         options: `baseline`, `output`, `task`, `seed` of `Explainer`.
 
-    The result carries `coalitions`, the number evaluated, and `exhaustive`, 1 where these were all there are. The
-    values always add up, also where they are a rough estimate: that they do proves nothing.
+    The result carries `players`, `coalitions` (how many were evaluated) and `exhaustive` (1 where these were all there
+    are). The values always add up, also where they are a rough estimate: that they do proves nothing.
     """
 
     name = "kernel_shap"
@@ -73,7 +73,8 @@ class KernelSHAP(PlayerExplainer):
             )
         every = 2**count - 2
         used = min(every, 2 * count + 2048 if self.samples is None else self.samples)
-        return np.asarray(values, dtype=np.float64).reshape(count), {"coalitions": used, "exhaustive": used == every}
+        diagnostics = {"players": count, "coalitions": used, "exhaustive": used == every}
+        return np.asarray(values, dtype=np.float64).reshape(count), diagnostics
 
 
 class GradientSHAP(Explainer):

@@ -135,7 +135,7 @@ def agreement_checks(attributions: Mapping[str, Attribution], primary: str, samp
     gated = [found for found in attributions.values() if found.gates is not None]
     if gated:
         text += f" {method_name(gated[0].method)} tells of sensitivity, which need not agree, and does not count here."
-    passed = relied_on["differently"] == 0 and groups["alike"] + groups["partly alike"] != []
+    passed = relied_on["differently"] == 0 and relied_on["alike"] + relied_on["partly alike"] > 0
     return [Check("agreement", passed=passed, text=text)]
 
 
@@ -196,10 +196,11 @@ def diagnostic_checks(attributions: Mapping[str, Attribution], sample: int) -> l
             checks.append(Check("surrogate fit", passed=good, text=text))
         coalitions = attribution.diagnostic("coalitions")
         if coalitions is not None and not attribution.dataset["exhaustive"].to_numpy()[sample]:
-            players = int(attribution.lengths[sample])
+            players = float(attribution.dataset["players"].to_numpy()[sample])
             good = float(coalitions[sample]) >= ENOUGH_COALITIONS * players
             text = (
-                f"{name} values are an estimate from {number(float(coalitions[sample]), digits=4)} coalitions"
+                f"{name} values are an estimate from {number(float(coalitions[sample]), digits=4)} coalitions "
+                f"of {number(players)} players"
                 f"{'' if good else '; more samples would make it firmer'}."
             )
             checks.append(Check("coalitions", passed=good, text=text))

@@ -123,7 +123,9 @@ def test_sampled_shapley_values_are_told_as_an_estimate() -> None:
     model = LSTMModel(LSTMConfig(input_size=2, hidden_sizes=(3,)))
     few = KernelSHAP(model, samples=60).explain(torch.randn(1, 24, 2))
     assert few.diagnostic("exhaustive")[0] == 0
-    assert "an estimate from 60 coalitions; more samples" in Report(few).to_html()
+    assert "an estimate from 60 coalitions of 24 players; more samples" in Report(few).to_html()
+    cells = KernelSHAP(model, players="cell").explain(torch.randn(1, 24, 2))
+    assert cells.diagnostic("players")[0] == 48
     whole = KernelSHAP(model).explain(INPUTS[:1])
     assert whole.diagnostic("exhaustive")[0] == 1
     assert "an estimate from" not in Report(whole).to_html()

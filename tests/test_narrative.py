@@ -188,6 +188,9 @@ def test_gates_do_not_decide_agreement() -> None:
     with_support = checks_of(made_attribution(course), made_attribution(course, method="gradient_shap"), gate)
     assert with_support["agreement"].passed
     assert not checks_of(made_attribution(course), gate)["agreement"].passed
+    like_minded = made_attribution(course, method="gate_saliency", completeness="none", resolution="timestep",
+                                   gates=np.zeros((1, 1, 4, 4, 2)))  # fmt: skip
+    assert not checks_of(made_attribution(course), like_minded)["agreement"].passed
 
 
 @pytest.mark.parametrize(
