@@ -13,10 +13,25 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from ..explainers import Attribution
-    from ..models import LSTMModel, SequenceData
+    from ..models import SequenceData, SequenceModel
+    from ..models.config import Pooling, Task
     from ..models.predictor import Output
 
-MODEL = Annotated[Path, typer.Argument(help="Folder of a saved model (config.json, weights.safetensors, data.json).")]
+MODEL = Annotated[
+    Path,
+    typer.Argument(help="Saved model: a gatelens folder, a Keras file (.keras, .h5), or PyTorch weights (.pt, .pth, "
+                   ".safetensors)."),
+]  # fmt: skip
+TASK = Annotated[
+    str | None,
+    typer.Option(help='For PyTorch weights: "regression", "binary" or "multiclass"; else taken from the outputs.'),
+]
+POOLING = Annotated[
+    str | None,
+    typer.Option(
+        help='For PyTorch weights: what the head reads, "last" (default), "mean", "max" or "none" (each step).'
+    ),
+]
 INPUT = Annotated[Path, typer.Option("--input", "-i", help="CSV, one row a timestep, oldest first.")]
 METHOD = Annotated[
     list[str] | None,
@@ -67,8 +82,22 @@ def print_json(values: Any) -> None:
     sys.stdout.write(json.dumps(values, indent=2, ensure_ascii=False) + "\n")
 
 
+def read_model(
+    path: Path, *, task: str | None = None, pooling: str | None = None, quiet: bool = False
+) -> SequenceModel:
+    """Return the model at `path`, whatever kind of file it is; say what was assumed about it."""
+    from ..models import open_model
+
+    model = open_model(path, task=cast("Task | None", task), pooling=cast("Pooling | None", pooling))
+    adopted = model.data.provenance.get("adopted", {}) if model.data is not None else {}
+    if not quiet:
+        for sentence in (*adopted.get("assumed", ()), *adopted.get("left_out", ())):
+            say(f"note: {path.name}: {sentence}")
+    return model
+
+
 def read_sequences(
-    model: LSTMModel,
+    model: SequenceModel,
     path: Path,
     *,
     windows: str = "last",
@@ -77,6 +106,8 @@ def read_sequences(
     id_column: str | None = None,
 ) -> SequenceData:
     """Return the sequences of a CSV as the model reads them."""
+    from dataclasses import replace
+
     from ..models import DataSpec, InvalidInputError, SequenceData
     from ..models.table import read_table, spec_of_columns
 
@@ -92,8 +123,12 @@ def read_sequences(
             )
         dropped = [] if id_column is None else [id_column]
         known = spec_of_columns(frame.drop(columns=dropped, errors="ignore"), model.config.input_size, str(path))
-        spec = DataSpec(features=known.features, classes=spec.classes, outputs=spec.outputs, window=spec.window)
+        spec = replace(spec, features=known.features)
         model.data = spec
+        say(
+            f"note: {path.name}: the columns {', '.join(known.feature_names)} are read as they stand, because the "
+            "model does not say how its inputs were scaled; if it was trained on scaled numbers, give it those."
+        )
     data = SequenceData.from_frame(
         frame, spec, windows="all" if windows == "all" else "last", stride=stride, end=end, id_column=id_column,
         source=str(path),
@@ -104,7 +139,7 @@ def read_sequences(
 
 
 def explain_sequences(
-    model: LSTMModel,
+    model: SequenceModel,
     data: SequenceData,
     methods: list[str],
     *,
@@ -150,7 +185,7 @@ def _number_or_name(text: str) -> str | int:
         return text
 
 
-def _baseline(model: LSTMModel, name: str | None) -> str | float:
+def _baseline(model: SequenceModel, name: str | None) -> str | float:
     """Return the baseline asked for; else the model's own mean, the pad token, or zero."""
     if name is not None:
         try:

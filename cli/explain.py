@@ -16,13 +16,16 @@ from .common import (
     METHOD,
     MODEL,
     OUTPUT,
+    POOLING,
     SEED,
     STRIDE,
     TARGET,
+    TASK,
     WINDOWS,
     console,
     explain_sequences,
     print_json,
+    read_model,
     read_sequences,
     say,
 )
@@ -47,15 +50,17 @@ def explain(
     windows: WINDOWS = "last",
     stride: STRIDE = 1,
     id_column: ID_COLUMN = None,
+    task: TASK = None,
+    pooling: POOLING = None,
     seed: SEED = 0,
     json: JSON = False,
 ) -> None:
     """Explain the predictions for a CSV and save the attributions."""
-    from ..models import InvalidInputError, load
+    from ..models import InvalidInputError
 
     if out is not None and out.suffix != ".nc":
         raise InvalidInputError(f"--out is {out}; expected a name that ends in .nc, e.g. attribution.nc.")
-    loaded = load(model)
+    loaded = read_model(model, task=task, pooling=pooling)
     data = read_sequences(loaded, input, windows=windows, stride=stride, end=end, id_column=id_column)
     methods = method or ["integrated_gradients"]
     found = explain_sequences(loaded, data, methods, target=target, baseline=baseline, output=output, seed=seed)

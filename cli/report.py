@@ -18,12 +18,15 @@ from .common import (
     METHOD,
     MODEL,
     OUTPUT,
+    POOLING,
     SEED,
     STRIDE,
     TARGET,
+    TASK,
     WINDOWS,
     explain_sequences,
     print_json,
+    read_model,
     read_sequences,
     say,
 )
@@ -47,18 +50,20 @@ def report(
     id_column: ID_COLUMN = None,
     title: TITLE = None,
     redact: REDACT = False,
+    task: TASK = None,
+    pooling: POOLING = None,
     seed: SEED = 0,
     json: JSON = False,
 ) -> None:
     """Explain the predictions for a CSV on one HTML page."""
     from ..explainers import DEFAULT_METHODS
-    from ..models import InvalidInputError, load
+    from ..models import InvalidInputError
     from ..reports import Report
     from ..reports.report import MOST_SAMPLES
 
     if out.suffix.lower() not in (".html", ".htm"):
         raise InvalidInputError(f"--out is {out}; expected a name that ends in .html, e.g. report.html.")
-    loaded = load(model)
+    loaded = read_model(model, task=task, pooling=pooling)
     data = read_sequences(loaded, input, windows=windows, stride=stride, end=end, id_column=id_column)
     if len(data) > MOST_SAMPLES:
         raise InvalidInputError(

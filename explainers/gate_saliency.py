@@ -12,9 +12,8 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
-from torch import nn
 
-from ..models import InvalidInputError, ModelError
+from ..models import InvalidInputError
 from ..models.errors import nearest_name
 from ..models.gradients import gradients_of
 from ..models.recorder import lstm_modules, record
@@ -26,14 +25,14 @@ Mode = Literal["gradient", "gate_x_gradient"]
 
 
 class GateSaliency(Explainer):
-    """Saliency of the gates of every `nn.LSTM` in a module, reduced to timesteps, with the full array kept.
+    """Saliency of the gates of every LSTM in a module, reduced to timesteps, with the full array kept.
 
     A timestep's value is the sum over its gates, units and layers: of gate x gradient with its sign, or of the
     absolute gradient. Gates belong to a timestep, not to a feature, so the value is shared equally by the features
     (resolution "timestep").
 
     Args:
-        model: A torch module that holds `nn.LSTM`.
+        model: A torch module that holds `nn.LSTM`, or an `nn.LSTMCell` that reads the inputs' timesteps in a loop.
         mode: "gate_x_gradient" (signed) or "gradient" (absolute).
         gates: Which of "input_gate", "forget_gate", "candidate", "output_gate" are summed into timesteps; the full
             array holds all four.
@@ -63,12 +62,6 @@ class GateSaliency(Explainer):
         if module is not None and not lstm_modules(module):
             with record(module):  # raises the error that says which explainers still work
                 pass
-        cells = [part for part in module.modules() if isinstance(part, nn.LSTMCell)] if module is not None else []
-        if cells:
-            raise ModelError(
-                f"the model holds {len(cells)} nn.LSTMCell beside its nn.LSTM, whose gates are not recorded yet; "
-                "without them a gate saliency would mislead. Explainers that work: integrated_gradients, kernel_shap."
-            )
 
     def _attribute(self, problem: Problem) -> Contribution:
         batch, steps = problem.inputs.shape[:2]

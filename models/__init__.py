@@ -3,13 +3,19 @@
 from .config import LSTMConfig
 from .data_spec import DataSpec, FeatureSpec, WindowSpec
 from .errors import GatelensError, InvalidInputError, InvalidTypeError, ModelError, SavedModelError
+from .gate_statistics import LayerStatistics, gate_statistics
 from .gradients import trace_gradients
+from .keras_files import from_keras
+from .keras_model import KerasModel
 from .lstm import LSTMModel
+from .opening import open_model
 from .predictor import Predictor
 from .recorder import Recording, record
 from .saved import load, model_hash, save
 from .sequence_data import SequenceData, read_csv
+from .sequence_model import SequenceModel
 from .targets import Target, resolve_target
+from .torch_files import from_torch
 from .trace import LayerTrace, Trace
 
 __all__ = [
@@ -18,19 +24,26 @@ __all__ = [
     "GatelensError",
     "InvalidInputError",
     "InvalidTypeError",
+    "KerasModel",
     "LSTMConfig",
     "LSTMModel",
+    "LayerStatistics",
     "LayerTrace",
     "ModelError",
     "Predictor",
     "Recording",
     "SavedModelError",
     "SequenceData",
+    "SequenceModel",
     "Target",
     "Trace",
     "WindowSpec",
+    "from_keras",
+    "from_torch",
+    "gate_statistics",
     "load",
     "model_hash",
+    "open_model",
     "read_csv",
     "record",
     "resolve_target",

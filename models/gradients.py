@@ -1,13 +1,12 @@
 """`trace_gradients`: how the explained score changes with every gate, cell state and hidden state.
 
-Autograd is asked only for the gradient at each LSTM's outputs. From there the equations are walked back in time by
-hand, so the user's module needs no retained graph inside its kernel and saturated gates lose nothing (no division by
-a gate's derivative):
+While a model is recorded, the graph is cut at every `nn.LSTM`: its kernel runs without one, and a new graph begins at
+its outputs. Autograd is asked only for what lies between the LSTMs (embeddings, dropout, pooling, the head). Through
+an LSTM the gradient is walked by hand (`kernels.walk_back_`), last call first; what comes out at its inputs is handed
+to autograd again. So the backward pass of the fused kernel is never asked: cuDNN's, which refuses eval mode, cannot
+be in the way, and no gate's slope is divided by, so saturated gates lose nothing.
 
-    dh_t  = (what arrives from above) + W_hh^T p_(t+1)
-    dc_t  = dh_t o_t phi'(c_t) + dc_(t+1) f_(t+1)
-    di, df, dg, do = dc g, dc c_(t-1), dc i, dh phi(c)
-    p     = (di i(1-i), df f(1-f), dg phi'(pre_g), do o(1-o))        gradient at the pre-activations
+An `nn.LSTMCell` in a loop is left in autograd's graph; what arrives at its outputs gives its gates directly.
 
 Each quantity's gradient is total: it counts every later effect of that value (Hochreiter & Schmidhuber 1997, with
 back-propagation through time as in Werbos 1990).
@@ -15,19 +14,23 @@ back-propagation through time as in Werbos 1990).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import PackedSequence
 
 from .errors import ModelError
 from .inputs import valid_mask
+from .kernels import linear, walk_back_
 from .predictor import Predictor
-from .recorder import DirectionRun, LSTMCall, Recording, activation, rebuild, record
+from .rebuild import Run, runs
+from .recorder import CellSequence, LSTMCall, Recording, record
 from .targets import Target
 from .trace import LayerTrace, Trace
+from .tracing import check_layout, join, join_layers, require_module
 
 
 def trace_gradients(
@@ -36,21 +39,23 @@ def trace_gradients(
     """Return the trace of a prediction and the gradient of the explained score at each of its values.
 
     Args:
-        model: Any module that holds `nn.LSTM`, or a `Predictor` around one.
+        model: Any module that holds `nn.LSTM` or `nn.LSTMCell`, or a `Predictor` around one.
         inputs: Float (B, T, D), or token ids, long (B, T).
         target: Which output is explained (see `resolve_target`); None: the predicted class, or the only output.
         lengths: Long (B,) or None.
 
     Returns:
-        (values, gradients): two `Trace` of the same layers; d score / d value for each of the six quantities.
+        (values, gradients): two `Trace` of the same layers; d score / d value for each of the six quantities, and in
+        `gradients.inputs` d score / d inputs (B, T, D), of tokens d score / d their embedding.
 
     Raises:
-        ModelError: The model holds no `nn.LSTM`, or the score does not depend on it differentiably.
+        ModelError: The model holds no LSTM, or the score does not depend on it differentiably.
     """
     predictor = model if isinstance(model, Predictor) else Predictor(model)
-    checked, lengths = predictor.check(inputs, lengths)
-    resolved = target if isinstance(target, Target) else predictor.resolve_target(checked, target, lengths)
-    return gradients_of(predictor, checked, resolved, lengths)
+    with torch.inference_mode(False):
+        checked, lengths = predictor.check(inputs, lengths)
+        resolved = target if isinstance(target, Target) else predictor.resolve_target(checked, target, lengths)
+        return gradients_of(predictor, checked, resolved, lengths)
 
 
 def gradients_of(
@@ -60,151 +65,286 @@ def gradients_of(
 
     With `aligned`, every LSTM must run over the inputs' own timesteps: else its gates are not theirs.
     """
-    module = predictor.module
-    if module is None:
-        raise ModelError(
-            "the model is a plain function, so it has no gates; gate explainers need a torch module that holds an "
-            "nn.LSTM. Explainers that work on functions: lime, kernel_shap."
-        )
+    module = require_module(predictor)
     batch, steps = inputs.shape[:2]
-    values: dict[str, LayerTrace] = {}
-    gradients: dict[str, LayerTrace] = {}
-    for rows, trimmed in predictor.uniform_blocks(inputs, lengths):
-        block_lengths = lengths[rows]
-        with predictor.differentiation():
-            with record(module, differentiable=True) as recording:
-                score = predictor.values(trimmed, target.rows(rows), block_lengths)
-            arriving = _arriving(recording, score)
-        for name, (value, gradient) in _walk_back(recording, arriving).items():
-            whole_steps = (trimmed.shape[1], int(block_lengths.max()))
-            _check_layout(name, value, len(rows), whole_steps if aligned else range(1, steps + 1), steps)
-            for store, layer in ((values, value), (gradients, gradient)):
-                store.setdefault(name, layer.map(lambda part: part.new_zeros(batch, steps, part.shape[2])))
-                for whole, part in zip(store[name].quantities().values(), layer.quantities().values(), strict=True):
-                    whole[rows, : part.shape[1]] = part
+    blocks = list(predictor.uniform_blocks(inputs, lengths))
+    found = []
+    for rows, trimmed in blocks:
+        layers, inside, to_inside = _block_gradients(
+            predictor, module, trimmed, target.rows(rows), lengths[rows], aligned
+        )
+        for name, (value, _) in layers.items():
+            whole_steps = (trimmed.shape[1], int(lengths[rows].max()))
+            check_layout(name, value, len(rows), whole_steps if aligned else range(1, steps + 1), steps)
+        found.append((layers, inside, to_inside))
+    whole_rows = [rows for rows, _ in blocks]
     valid = valid_mask(lengths, steps)
-    traces = [
-        Trace({name: layer.masked(valid) for name, layer in store.items()}, lengths=lengths)
-        for store in (values, gradients)
-    ]
+    traces = []
+    for side in (0, 1):
+        joined = {
+            name: join_layers([layers[name][side] for layers, *_ in found], whole_rows, batch, steps).masked(valid)
+            for name in found[0][0]
+        }
+        ends = [(inside, to_inside)[side] for _, inside, to_inside in found]
+        entered = (
+            None
+            if any(end is None for end in ends)
+            else join([end for end in ends if end is not None], whole_rows, batch, steps)
+        )
+        traces.append(Trace(joined, lengths=lengths, inputs=entered))
     return traces[0], traces[1]
 
 
-def _check_layout(name: str, layer: LayerTrace, batch: int, allowed: Sequence[int], steps: int) -> None:
-    """Refuse an LSTM that ran over other sequences than the model's inputs: its gates fit no timestep of theirs."""
-    own_batch, own_steps = layer.cell_state.shape[:2]
-    if own_batch != batch or own_steps not in allowed:
-        raise ModelError(
-            f"{name} ran over {own_batch} sequences of {own_steps} timesteps, and the inputs are {batch} of {steps}; "
-            "gate gradients need an LSTM that reads all timesteps of the inputs in one call. Explainers that need no "
-            "gates: integrated_gradients, lime, kernel_shap."
-        )
+Layers = dict[str, tuple[LayerTrace, LayerTrace]]
 
 
-def _arriving(recording: Recording, score: Tensor) -> list[tuple[Tensor, Tensor, Tensor]]:
-    """Return for each LSTM call the gradient that arrives at its output (B, T, F), h_n and c_n from above."""
+def _block_gradients(
+    predictor: Predictor, module: nn.Module, inputs: Tensor, target: Target, lengths: Tensor, aligned: bool
+) -> tuple[Layers, Tensor | None, Tensor | None]:
+    """Return layer name -> (values, gradients) of one call of the model, what it read, and the gradient there."""
+    with predictor.differentiation(), ExitStack() as hooks:
+        source = _Source()
+        if inputs.dtype.is_floating_point:
+            inputs = source.enter(inputs)
+        elif (embedding := predictor.only_embedding()) is not None:
+
+            def embedded(_module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
+                return source.enter(output, in_place=bool(args) and _is_same(args[0], inputs))
+
+            hooks.callback(embedding.register_forward_hook(embedded).remove)
+        with record(module, differentiable=True) as recording:
+            score = predictor.values(inputs, target, lengths)
+        _check_connected(recording, score)
+        backward = _Backward(recording, source)
+        backward.pull([score], [torch.ones_like(score)])
+        layers: dict[int, Layers] = {}
+        for index, call in reversed(list(enumerate(recording.calls))):
+            if isinstance(call, LSTMCall):
+                layers[index], to_sources = _walk_call(call, backward.arriving(call.leaves))
+                backward.pull(list(call.sources), to_sources)
+        for index, call in enumerate(recording.calls):
+            if isinstance(call, CellSequence):
+                layers[index] = _cell_gradients(call, backward)
+        if aligned:
+            _check_order(recording, source, lengths)
+        named = {
+            name + suffix: found
+            for index, (_, suffix) in enumerate(recording.numbered())
+            for name, found in layers[index].items()
+        }
+        if source.leaf is None:
+            return named, None, None
+        return named, source.leaf.detach(), backward.arriving((source.leaf,))[0]
+
+
+class _Source:
+    """Where the graph begins: the inputs, or what their embedding gives; None where there is no one such place."""
+
+    def __init__(self) -> None:
+        self.leaf: Tensor | None = None
+        self.entered = 0
+
+    def enter(self, values: Tensor, *, in_place: bool = True) -> Tensor:
+        self.entered += 1
+        if self.entered > 1 or not in_place:  # embedded twice, or in another layout: no one (B, T, E) was read
+            self.leaf = None
+            return values
+        self.leaf = values.detach().requires_grad_()
+        return self.leaf.clone()  # the model may write into its own copy
+
+
+def _is_same(ids: Tensor, inputs: Tensor) -> bool:
+    """Whether an embedding reads the ids (B, T) as they are; a transposed view of them may hold equal numbers."""
+    if ids.shape != inputs.shape or not torch.equal(ids.to(inputs.device, inputs.dtype), inputs):
+        return False
+    shared = ids.untyped_storage().data_ptr() == inputs.untyped_storage().data_ptr()
+    return ids.stride() == inputs.stride() or not shared
+
+
+class _Backward:
+    """Sums what arrives at every LSTM's outputs and at the inputs, one stretch of autograd's graph after another."""
+
+    def __init__(self, recording: Recording, source: _Source) -> None:
+        self._wanted: list[Tensor] = [] if source.leaf is None else [source.leaf]
+        for call in recording.calls:
+            if isinstance(call, LSTMCall):
+                self._wanted += call.leaves
+            else:
+                self._wanted += [part for step in call.steps for part in step.made]
+        self._sums: dict[int, Tensor] = {}
+
+    def pull(self, outputs: list[Tensor], gradients: list[Tensor]) -> None:
+        """Add what the gradients at `outputs` mean for all that lies before them."""
+        pairs = [pair for pair in zip(outputs, gradients, strict=True) if pair[0].requires_grad]
+        if not pairs:
+            return
+        ends, arriving = zip(*pairs, strict=True)
+        found = torch.autograd.grad(ends, self._wanted, arriving, retain_graph=True, allow_unused=True)
+        for tensor, gradient in zip(self._wanted, found, strict=True):
+            if gradient is not None:
+                known = self._sums.get(id(tensor))
+                self._sums[id(tensor)] = gradient if known is None else known + gradient
+
+    def arriving(self, tensors: tuple[Tensor, ...]) -> list[Tensor]:
+        """Return the gradient at each tensor; 0 where the score does not depend on it."""
+        return [self._sums[id(part)] if id(part) in self._sums else torch.zeros_like(part) for part in tensors]
+
+
+def _check_connected(recording: Recording, score: Tensor) -> None:
+    """Refuse a score that autograd cannot follow back to every LSTM."""
     if not recording.calls:
         raise ModelError(
             "no nn.LSTM was called on the way to the score (it is unused, or run by its forward method, which hooks do "
             "not see), so there are no gates. Call it as self.lstm(inputs)."
         )
-    wanted: list[Tensor] = []
-    hidden = "" if score.requires_grad else "the LSTM"  # what autograd does not see
+    hidden = "" if score.requires_grad else "the LSTM"
     for call in recording.calls:
         call.check_untouched()
-        output = call.output.data if isinstance(call.output, PackedSequence) else call.output
-        wanted += [output, call.final_h, call.final_c]
-        if not output.requires_grad:
+        seen = call.connected if isinstance(call, LSTMCall) else call.steps[0].made[0].requires_grad
+        if not seen:
             hidden = hidden or call.path or "the LSTM"
     if hidden:
         raise ModelError(
             f"the score does not depend on {hidden} differentiably (the model detaches it, or runs under no_grad), so "
             "gates have no gradient. Explainers that need none: lime, kernel_shap."
         )
-    found = torch.autograd.grad(score.sum(), wanted, allow_unused=True)
-    filled = [torch.zeros_like(of) if grad is None else grad for of, grad in zip(wanted, found, strict=True)]
-    result = []
-    for index, call in enumerate(recording.calls):
-        output, final_h, final_c = filled[3 * index : 3 * index + 3]
-        own = call.output._replace(data=output) if isinstance(call.output, PackedSequence) else output
-        count, batch = call.initial_h.shape[:2]
-        result.append(
-            (call.batch_first(own), final_h.reshape(count, batch, -1), final_c.reshape(count, batch, -1)),
-        )
-    return result
-
-
-def _walk_back(
-    recording: Recording, arriving: list[tuple[Tensor, Tensor, Tensor]]
-) -> dict[str, tuple[LayerTrace, LayerTrace]]:
-    """Return layer name -> (values, gradients) for every call of a recording."""
-    result: dict[str, tuple[LayerTrace, LayerTrace]] = {}
-    seen: dict[str, int] = {}
-    for call, (at_output, final_h, final_c) in zip(recording.calls, arriving, strict=True):
-        above = at_output
-        repeat = seen[call.path] = seen.get(call.path, 0) + 1
-        runs = rebuild(call)
-        directions = 2 if call.module.bidirectional else 1
-        found: list[tuple[str, LayerTrace, LayerTrace]] = []
-        for layer in reversed(range(call.module.num_layers)):
-            below = torch.zeros_like(runs[layer * directions].inputs)  # (B, T, D)
-            for direction, part in enumerate(above.chunk(directions, dim=2)):
-                index = layer * directions + direction
-                gradient, to_inputs = walk_direction_back(call, runs[index], part, final_h[index], final_c[index])
-                below += to_inputs
-                found.append((runs[index].name, runs[index].trace, gradient))
-            above = below
-        order = {run.name: position for position, run in enumerate(runs)}
-        for name, value, gradient in sorted(found, key=lambda entry: order[entry[0]]):
-            result[name if repeat == 1 else f"{name}#{repeat}"] = (value, gradient)
-    return result
 
 
 @torch.no_grad()
-def walk_direction_back(
-    call: LSTMCall, run: DirectionRun, above: Tensor, final_h: Tensor, final_c: Tensor
-) -> tuple[LayerTrace, Tensor]:
-    """Return the gradients of one direction and the gradient at its inputs (B, T, D).
+def _walk_call(call: LSTMCall, arriving: list[Tensor]) -> tuple[Layers, list[Tensor]]:
+    """Walk one call of an `nn.LSTM` back; return its layers, and the gradients at what went in (`call.sources`)."""
+    found = runs(call)
+    count = 2 if call.module.bidirectional else 1
+    dtype = arriving[0].dtype
+    final_h, final_c = (part.reshape(call.initial_h.shape[0], call.batch, -1) for part in arriving[1:])
+    above = call.gradient_batch_first(arriving[0])  # (B, T, F)
+    layers: dict[int, tuple[LayerTrace, LayerTrace]] = {}
+    to_h, to_c = torch.empty_like(call.initial_h), torch.empty_like(call.initial_c)
+    for layer in reversed(range(call.module.num_layers)):
+        below = None
+        for direction, part in enumerate(above.chunk(count, dim=2)):
+            index = layer * count + direction
+            walked = walk_back(found[index], part.transpose(0, 1), final_h[index], final_c[index])
+            below = walked.to_inputs if below is None else below.add_(walked.to_inputs)
+            value, gradient = found[index].trace(dtype), walked.trace(found[index], dtype)
+            layers[index] = (call.along_inputs(value), call.along_inputs(gradient))
+            to_h[index], to_c[index] = walked.to_initial_h, walked.to_initial_c
+        assert below is not None
+        above = below.transpose(0, 1)  # (B, T, D)
+    to_sources = [call.source_data(above), to_h, to_c]
+    shaped = [
+        gradient.reshape(source.shape).to(source.dtype)
+        for gradient, source in zip(to_sources[: len(call.sources)], call.sources, strict=True)
+    ]
+    return {found[index].direction.name: layers[index] for index in range(len(found))}, shaped
+
+
+@dataclass(frozen=True, eq=False)
+class WalkedBack:
+    """Gradients of one direction, time-major: (T, B, 4, H), (T, B, H), (T, B, H), and at what went in."""
+
+    gate_grad: Tensor
+    cell_grad: Tensor
+    hidden_grad: Tensor
+    to_inputs: Tensor  # (T, B, D)
+    to_initial_h: Tensor  # (B, H or projection)
+    to_initial_c: Tensor  # (B, H)
+
+    def trace(self, run: Run, dtype: torch.dtype) -> LayerTrace:
+        """Return the gradients as the run's values are laid out, (B, T, H) each."""
+        parts = [*self.gate_grad.unbind(dim=2), self.cell_grad, self.hidden_grad]
+        return LayerTrace(*(run.direction.by_sequence(part).to(dtype) for part in parts))
+
+
+@torch.no_grad()
+def walk_back(run: Run, arriving: Tensor, final_h: Tensor, final_c: Tensor) -> WalkedBack:
+    """Return the gradients of one direction.
 
     Args:
-        call: The call the run belongs to.
-        run: Weights and values of the direction.
-        above: Gradient that arrives at its hidden states (B, T, H).
-        final_h: Gradient that arrives at its final hidden state (B, H).
-        final_c: Gradient that arrives at its final cell state (B, H).
+        run: The direction's values.
+        arriving: Gradient from above at its hidden states, (T, B, H or projection).
+        final_h: Gradient at its final hidden state, (B, H or projection).
+        final_c: Gradient at its final cell state, (B, H).
     """
-    i, f, g, o, c, _ = run.trace.quantities().values()
-    steps = i.shape[1]
-    mask = valid_mask(call.lengths, steps).to(i.device)[..., None]  # (B, T, 1)
-    if activation(call.module) == "relu":
-        shown, shown_slope, g_slope = c.relu(), (c > 0).to(c.dtype), (g > 0).to(g.dtype)
-    else:
-        shown = c.tanh()
-        shown_slope, g_slope = 1 - shown * shown, 1 - g * g
-    pre_slope = torch.cat([i * (1 - i), f * (1 - f), g_slope, o * (1 - o)], dim=2) * mask  # (B, T, 4H)
-    cell_slope = o * shown_slope  # dh_t / dc_t, (B, T, H)
-    d_hidden, d_cell = torch.zeros_like(run.trace.hidden_state), torch.zeros_like(c)
-    pre = torch.empty_like(pre_slope)
-    h, cell = final_h, final_c  # what arrives at the state after the timestep, (B, H)
-    order = range(steps) if run.reverse else reversed(range(steps))
-    for t in order:
-        here = mask[:, t]
-        dh = torch.where(here, above[:, t] + h, 0)  # (B, H or projection)
-        raw = dh if run.weight_hr is None else dh @ run.weight_hr  # (B, H)
-        dc = torch.where(here, raw * cell_slope[:, t] + cell, 0)
-        pre[:, t] = pre_slope[:, t] * torch.cat(
-            [dc * g[:, t], dc * run.previous_c[:, t], dc * i[:, t], raw * shown[:, t]], dim=1
-        )
-        h = torch.where(here, pre[:, t] @ run.weight_hh, h)
-        cell = torch.where(here, dc * f[:, t], cell)
-        d_hidden[:, t], d_cell[:, t] = dh, dc
-    raw = d_hidden if run.weight_hr is None else d_hidden @ run.weight_hr
-    gradient = LayerTrace(
-        input_gate=d_cell * g,
-        forget_gate=d_cell * run.previous_c * mask,
-        candidate=d_cell * i,
-        output_gate=raw * shown,
-        cell_state=d_cell,
-        hidden_state=d_hidden,
+    direction, dtype = run.direction, run.cell.dtype
+    hidden_grad = arriving.to(dtype, copy=True).contiguous()
+    cell_grad = torch.zeros_like(run.cell)
+    rows = torch.arange(hidden_grad.shape[1], device=hidden_grad.device)
+    ends = (direction.lengths - 1).to(hidden_grad.device)
+    starts = torch.zeros_like(ends)
+    if direction.kind.reverse:
+        starts, ends = ends, starts
+    hidden_grad[ends, rows] += final_h.to(dtype)
+    cell_grad[ends, rows] += final_c.to(dtype)
+    gate_grad, pre_grad = walk_back_(
+        run.gates, run.cell, direction.initial_c, direction.lengths, direction.kind,
+        direction.weight_hh, direction.weight_hr, hidden_grad, cell_grad,
+    )  # fmt: skip
+    flat = pre_grad.flatten(start_dim=2)  # (T, B, 4H)
+    return WalkedBack(
+        gate_grad,
+        cell_grad,
+        hidden_grad,
+        to_inputs=linear(flat, direction.weight_ih.T),
+        to_initial_h=flat[starts, rows] @ direction.weight_hh,
+        to_initial_c=run.gates[starts, rows, 1] * cell_grad[starts, rows],
     )
-    return gradient, pre @ run.weight_ih
+
+
+def _cell_gradients(sequence: CellSequence, backward: _Backward) -> Layers:
+    """Return the layer of an `nn.LSTMCell`'s calls; autograd has been back through them already."""
+    (run,) = runs(sequence)
+    to_hidden, to_cell = (
+        torch.cat([part.reshape(sequence.batch, -1) for part in backward.arriving(parts)])
+        for parts in zip(*(step.made for step in sequence.steps), strict=True)
+    )
+    walked = walk_back(run, to_hidden[None], torch.zeros_like(to_hidden), to_cell)
+    dtype = sequence.steps[0].hidden.dtype
+    return {run.direction.name: (run.trace(dtype), walked.trace(run, dtype))}
+
+
+@dataclass(frozen=True, eq=False)
+class _Series:
+    """Values (B, T, F) that an `nn.LSTMCell` may read one timestep after the other, and the leaf they come from."""
+
+    values: Tensor
+    leaf: Tensor | None = None
+    laid: Callable[[Tensor], Tensor] = lambda gradient: gradient  # a gradient at the leaf, as (B, T, F)
+
+    def is_read_by(self, sequence: CellSequence, valid: Tensor) -> bool:
+        """Whether the calls of a cell read the timesteps of this series, first to last.
+
+        Equal numbers alone do not show it (a constant series reads the same backwards), so autograd is asked: of the
+        sum over all calls s of (s + 1) x_s, the gradient at timestep t is t + 1.
+        """
+        read = torch.stack([step.inputs for step in sequence.steps], dim=1)  # (B, S, F)
+        if read.shape != self.values.shape or not torch.equal(read, self.values):
+            return False
+        if self.leaf is None:
+            return True
+        connected = [step.read.requires_grad for step in sequence.steps]
+        if not all(connected):
+            return False
+        weights = [torch.full_like(step.read, number) for number, step in enumerate(sequence.steps, start=1)]
+        reads = [step.read for step in sequence.steps]
+        (found,) = torch.autograd.grad(reads, self.leaf, weights, retain_graph=True, materialize_grads=True)
+        numbers = torch.arange(1, read.shape[1] + 1, device=found.device).to(found.dtype)[None, :, None]
+        return bool(((self.laid(found) == numbers) | ~valid[..., None].to(found.device)).all())
+
+
+def _check_order(recording: Recording, source: _Source, lengths: Tensor) -> None:
+    """Refuse an `nn.LSTMCell` whose calls cannot be shown to read the inputs' timesteps, first to last."""
+    known = [] if source.leaf is None else [_Series(source.leaf.detach(), source.leaf)]
+    for call in recording.calls:
+        if isinstance(call, LSTMCall):
+            known.append(_Series(call.batch_first(call.output), call.leaves[0], call.gradient_batch_first))
+            continue
+        valid = valid_mask(lengths, len(call.steps))
+        if not any(series.is_read_by(call, valid) for series in known):
+            raise ModelError(
+                f"{call.path or 'the LSTMCell'} does not read the inputs' timesteps one after the other, or what it "
+                "reads is made from them first, so its gates cannot be laid along the inputs' time. record and "
+                "trace_gradients still give them, call by call; explainers that need no gates: "
+                "integrated_gradients, lime, kernel_shap."
+            )
+        known.append(_Series(torch.stack([step.hidden for step in call.steps], dim=1)))

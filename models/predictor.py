@@ -18,8 +18,8 @@ from .config import Task
 from .data_spec import DataSpec
 from .errors import GatelensError, InvalidInputError, InvalidTypeError, ModelError, nearest_name
 from .inputs import as_tensor, check_finite, check_ids, check_inputs, check_lengths, clear_padding
-from .lstm import LSTMModel
 from .saved import model_hash
+from .sequence_model import SequenceModel
 from .state import evaluation_mode
 from .targets import Target, resolve_target
 
@@ -33,8 +33,9 @@ class Predictor:
     """A model, ready to be explained.
 
     Args:
-        model: `LSTMModel`; any `nn.Module` called as `module(inputs)` or `module(inputs, lengths)`; or a plain
-            callable on numpy arrays of the same form. It returns scores (B, K), (B,) or per timestep (B, T, K).
+        model: `LSTMModel` or another `SequenceModel`; any `nn.Module` called as `module(inputs)` or
+            `module(inputs, lengths)`; or a plain callable on numpy arrays of the same form. It returns scores (B, K),
+            (B,) or per timestep (B, T, K).
         task: What the scores of a foreign model are: "regression", "binary" (one logit), "multiclass" (K logits).
         output: Explain the raw score ("logit") or the probability made from it (sigmoid or softmax; needs a task).
         memory_bytes: Budget for one batch of evaluations.
@@ -64,10 +65,11 @@ class Predictor:
             raise InvalidInputError(f"task is {task!r}; {nearest_name(str(task), get_args(Task))}")
         self.model = model
         self.module: nn.Module | None = model if isinstance(model, nn.Module) else None
-        self.config = model.config if isinstance(model, LSTMModel) else None
+        self.config = model.config if isinstance(model, SequenceModel) else None
         if self.config is not None and task not in (None, self.config.task):
             raise InvalidInputError(
-                f"task is {task!r}, and this LSTMModel's task is {self.config.task!r}; leave task out, the model knows."
+                f"task is {task!r}, and this {type(model).__name__}'s task is {self.config.task!r}; leave task out, "
+                "the model knows."
             )
         self.task: Task | None = self.config.task if self.config else task
         self.output: Output = output
@@ -261,8 +263,8 @@ class Predictor:
         """Return the id that stands for "no token", where the model says which it is."""
         if self.config is not None:
             return self.config.padding_index if self.config.reads_tokens else None
-        found = [part for part in self.module.modules() if isinstance(part, nn.Embedding)] if self.module else []
-        return found[0].padding_idx if len(found) == 1 else None
+        embedding = self.only_embedding()
+        return embedding.padding_idx if embedding is not None else None
 
     def embedding(self) -> nn.Embedding:
         """Return the model's only token embedding; gradient methods explain what comes out of it.
@@ -270,13 +272,21 @@ class Predictor:
         Raises:
             ModelError: The model is a function, or holds no or several embeddings.
         """
-        found = [part for part in self.module.modules() if isinstance(part, nn.Embedding)] if self.module else []
+        found = self._embeddings()
         if len(found) != 1:
             raise ModelError(
                 f"gradients through token ids need a torch model with one nn.Embedding; this one has {len(found)}. "
                 "Explainers that replace tokens instead: lime, kernel_shap."
             )
         return found[0]
+
+    def only_embedding(self) -> nn.Embedding | None:
+        """Return the model's only token embedding, or None where it has none or several."""
+        found = self._embeddings()
+        return found[0] if len(found) == 1 else None
+
+    def _embeddings(self) -> list[nn.Embedding]:
+        return [part for part in self.module.modules() if isinstance(part, nn.Embedding)] if self.module else []
 
     def values_of_embedded(self, embedded: Tensor, ids: Tensor, target: Target, lengths: Tensor) -> Tensor:
         """Return the explained numbers (B,) when `embedded` (B, T, E) stands in for the embedding of ids (B, T)."""

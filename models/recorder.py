@@ -1,28 +1,31 @@
-"""`record`: every gate of every `nn.LSTM` inside any module, rebuilt from what the fused kernel already computed.
+"""`record`: every gate of every `nn.LSTM` and `nn.LSTMCell` inside any module, without changing the module.
 
-Once the kernel has given all h_t, the pre-activations of all timesteps are one matrix product,
-W_ih x_t + W_hh h_(t-1) + b; only c_t = f_t c_(t-1) + i_t g_t is a scan, and it is elementwise.
+Forward hooks keep what went into and came out of each call; `rebuild.py` makes the gates from that afterwards, when
+`.trace` is read.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
+from torch.nn.modules.module import _global_forward_hooks
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
-from .errors import ModelError
+from .errors import InvalidInputError, InvalidTypeError, ModelError, nearest_name
 from .inputs import valid_mask
-from .trace import LayerTrace, Trace
+from .trace import QUANTITIES, LayerTrace, Trace
+
+State = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True, eq=False)
 class LSTMCall:
-    """One call of one `nn.LSTM`: what went in and what came out, as the module's own tensors (with their graph).
+    """One call of one `nn.LSTM`: what went in and what came out.
 
     Attributes:
         path: Name of the module inside its root.
@@ -31,10 +34,15 @@ class LSTMCall:
         lengths: Long (B,) on the CPU.
         initial_h: (layers * directions, B, H or projection).
         initial_c: (layers * directions, B, H).
-        output: The module's own output, a tensor or `PackedSequence`.
-        final_h: The module's own h_n.
-        final_c: The module's own c_n.
+        output: The module's own output, a tensor or `PackedSequence`, detached.
         versions: How often each tensor that the gates are rebuilt from had been changed in place.
+        sources: With a graph: the tensors that went in as the caller gave them, its input's data, h_0, c_0.
+        leaves: With a graph: copies of output data, h_n and c_n, from which a new graph begins for the caller.
+        connected: Whether that graph was kept (False under `torch.no_grad`).
+        plain: Whether nothing but torch's own code can have made the output: no subclass, no hook of somebody else.
+        autocast: The type that autocast computed products in, or None.
+        times: Long (B, T'), which timestep of the model's own inputs each timestep is, where they differ; T' timesteps
+            or more (see `reading`).
     """
 
     path: str
@@ -44,91 +52,254 @@ class LSTMCall:
     initial_h: Tensor
     initial_c: Tensor
     output: Tensor | PackedSequence
-    final_h: Tensor
-    final_c: Tensor
     versions: tuple[int, ...]
+    sources: tuple[Tensor, ...] = ()
+    leaves: tuple[Tensor, ...] = ()
+    connected: bool = False
+    plain: bool = False
+    autocast: torch.dtype | None = None
+    times: Tensor | None = None
+
+    @property
+    def batch(self) -> int:
+        """Sequences B."""
+        return self.inputs.shape[0]
 
     def check_untouched(self) -> None:
         """Refuse a call whose input, output or weights were overwritten since: its gates would be wrong numbers."""
-        if _versions(self.inputs, self.output, self.module) != self.versions:
-            raise ModelError(
-                f"the input, output or weights of {self.path or 'the LSTM'} were changed in place after it was "
-                "called, so its gates cannot be rebuilt. Read the trace before changing them, or replace operations "
-                "such as relu_ or mul_ by those that return a new tensor."
-            )
+        if _versions(self.inputs, _data(self.output), *self.module.parameters()) != self.versions:
+            raise ModelError(_TOUCHED.format(self.path or "the LSTM"))
 
     def batch_first(self, output: Tensor | PackedSequence) -> Tensor:
         """Return a tensor laid out like this call's output (or its gradient) as (B, T, F), 0 at padding."""
-        if isinstance(output, PackedSequence):
-            return pad_packed_sequence(output, batch_first=True, total_length=self.inputs.shape[1])[0]
-        if output.ndim == 2:  # unbatched
-            return output[None]
-        return output if self.module.batch_first else output.transpose(0, 1)
+        return _batch_first(self.module, output, self.inputs.shape[1])
+
+    def gradient_batch_first(self, data: Tensor) -> Tensor:
+        """Return a gradient at the output's data as (B, T, F), 0 at padding."""
+        output = self.output
+        return self.batch_first(output._replace(data=data) if isinstance(output, PackedSequence) else data)
+
+    def along_inputs(self, layer: LayerTrace) -> LayerTrace:
+        """Return a layer of this call's timesteps (B, T, H) laid along those of the model's inputs."""
+        times = self.times
+        if times is None:
+            return layer
+
+        def place(values: Tensor) -> Tensor:
+            found = values.new_zeros(values.shape[0], times.shape[1], values.shape[2])
+            return found.scatter_(1, times[:, : values.shape[1], None].expand_as(values), values)
+
+        return layer.map(place)
+
+    def source_data(self, inputs: Tensor) -> Tensor:
+        """Return numbers (B, T, D) laid out like the data that went in: packed, time first, or unbatched."""
+        if isinstance(self.output, PackedSequence):
+            order = self.output.sorted_indices
+            rows, lengths = (inputs, self.lengths) if order is None else (inputs[order], self.lengths[order.cpu()])
+            return pack_padded_sequence(rows, lengths, batch_first=True).data
+        if self.output.ndim == 2:  # unbatched
+            return inputs[0]
+        return inputs if self.module.batch_first else inputs.transpose(0, 1)
 
 
 @dataclass(frozen=True, eq=False)
-class DirectionRun:
-    """One layer and direction of a call: its weights, its input (B, T, D), its trace, and h_(t-1), c_(t-1)."""
+class CellStep:
+    """One call of an `nn.LSTMCell`: copies of what went in (B, D), (B, H), (B, H) and of what came out.
 
-    name: str
-    reverse: bool
-    weight_ih: Tensor
-    weight_hh: Tensor
-    weight_hr: Tensor | None
+    Attributes:
+        read: The very tensor that was read, with its graph.
+        made: The states h and c where the next steps' gradients arrive, (B, H) or (H,), with their graph.
+        handed: The very tensors the caller got, to know them again.
+    """
+
     inputs: Tensor
-    previous_h: Tensor  # (B, T, H), the hidden state that entered each timestep
-    previous_c: Tensor  # (B, T, H)
-    trace: LayerTrace
+    initial_h: Tensor
+    initial_c: Tensor
+    hidden: Tensor
+    cell: Tensor
+    read: Tensor
+    made: State
+    handed: State
+
+
+@dataclass(eq=False)
+class CellSequence:
+    """The calls of one `nn.LSTMCell` that follow each other: one sequence, each call a timestep."""
+
+    path: str
+    module: nn.LSTMCell
+    versions: tuple[int, ...]
+    autocast: torch.dtype | None = None
+    steps: list[CellStep] = field(default_factory=list)
+    steps_in_pass: int = 0  # since the root module was last called
+    passes: int = 0
+
+    @property
+    def batch(self) -> int:
+        """Sequences B."""
+        return self.steps[0].inputs.shape[0]
+
+    def along_inputs(self, layer: LayerTrace) -> LayerTrace:
+        """Return the layer as it is: a cell's calls are its timesteps."""
+        return layer
+
+    @property
+    def lengths(self) -> Tensor:
+        """Long (B,): all calls are valid timesteps."""
+        return torch.full((self.batch,), len(self.steps))
+
+    def check_untouched(self) -> None:
+        """Refuse a sequence whose weights were overwritten since: its gates would be wrong numbers."""
+        if _versions(*self.module.parameters()) != self.versions:
+            raise ModelError(_TOUCHED.format(self.path or "the LSTMCell"))
+
+
+Call = LSTMCall | CellSequence
+
+_TOUCHED = (
+    "the input, output or weights of {} were changed in place after it was called, so its gates cannot be rebuilt. "
+    "Read the trace before changing them, or replace operations such as relu_ or mul_ by those that return a new "
+    "tensor."
+)
 
 
 class Recording:
     """What `record` yields; read `.trace` after the module has been called."""
 
-    def __init__(self) -> None:
-        self.calls: list[LSTMCall] = []
+    def __init__(self, quantities: tuple[str, ...] = QUANTITIES) -> None:
+        self.quantities = quantities
+        self.calls: list[Call] = []
+        self.passes = 0  # calls of the root module
+        self._sequence_of: dict[int, CellSequence] = {}  # id of a state that a cell gave -> its sequence
 
     @property
     def trace(self) -> Trace:
         """The Trace of all calls, detached; layers are named by the module's path ("encoder.lstm.0.reverse").
 
         Raises:
-            ModelError: The module was not called yet, or its calls have different batches.
+            ModelError: The module was not called yet, its calls have different batches, or what the gates are
+                rebuilt from was changed since.
         """
+        from .rebuild import layer_traces
+
         if not self.calls:
-            raise ModelError("nothing was recorded: call the module inside the `with record(module)` block.")
+            raise ModelError(
+                "nothing was recorded: call the module inside the `with record(module)` block, and its LSTMs as "
+                "self.lstm(inputs), because hooks do not see self.lstm.forward(inputs)."
+            )
         layers: dict[str, LayerTrace] = {}
-        seen: dict[str, int] = {}
-        batch = self.calls[0].inputs.shape[0]
-        for call in self.calls:
-            if call.inputs.shape[0] != batch:
+        batch = self.calls[0].batch
+        for call, suffix in self.numbered():
+            if call.batch != batch:
                 raise ModelError(
-                    f"the recorded calls have {batch} and {call.inputs.shape[0]} sequences; a trace has one batch. "
+                    f"the recorded calls have {batch} and {call.batch} sequences; a trace has one batch. "
                     "Record each in its own `with record(module)` block."
                 )
-            repeat = seen[call.path] = seen.get(call.path, 0) + 1
-            for run in rebuild(call):
-                layers[run.name if repeat == 1 else f"{run.name}#{repeat}"] = run.trace
-        return Trace(layers, lengths=self.calls[0].lengths)
+            for name, layer in layer_traces(call, self.quantities).items():
+                layers[name + suffix] = layer
+        return Trace(layers, lengths=_lengths(self.calls[0]))
+
+    def numbered(self) -> Iterator[tuple[Call, str]]:
+        """Yield each call with what tells its layers from those of earlier calls of the same module: "", "#2", ..."""
+        seen: dict[str, int] = {}
+        for call in self.calls:
+            count = seen[call.path] = seen.get(call.path, 0) + 1
+            yield call, "" if count == 1 else f"#{count}"
+
+    def add_step(self, path: str, module: nn.LSTMCell, given: State | None, step: CellStep) -> None:
+        """Add a call of a cell to the sequence it belongs to; `given` is the very state it was called with."""
+        sequence = self._sequence(path, module, given, step)
+        if sequence is None:
+            sequence = CellSequence(path, module, _versions(*module.parameters()), _autocast(step.hidden))
+            self.calls.append(sequence)
+        if sequence.passes != self.passes:
+            sequence.passes, sequence.steps_in_pass = self.passes, 0
+        sequence.steps.append(step)
+        sequence.steps_in_pass += 1
+        self._sequence_of.update({id(part): sequence for part in step.handed})
+
+    def _sequence(self, path: str, module: nn.LSTMCell, given: State | None, step: CellStep) -> CellSequence | None:
+        """Return the sequence that a step goes on with, or None where it begins one.
+
+        It goes on with the sequence that gave it its state: the tensors themselves, or else their numbers. With a
+        state that no sequence gave, it goes on with the newest one (the caller changed the state, as for padded rows);
+        not if a sequence began with that state, nor if the root module was called anew after a loop of its own.
+        """
+        if given is None:
+            return None
+        for part in given:
+            known = self._sequence_of.get(id(part))
+            if known is not None and known.module is module and known.path == path:
+                return known
+        before = [
+            call
+            for call in reversed(self.calls)
+            if isinstance(call, CellSequence) and call.path == path and call.batch == len(step.hidden)
+        ]
+        for sequence in before:
+            last = sequence.steps[-1]
+            if torch.equal(step.initial_h, last.hidden) and torch.equal(step.initial_c, last.cell):
+                return sequence
+        firsts = [sequence.steps[0] for sequence in before]
+        if any(
+            torch.equal(step.initial_h, first.initial_h) and torch.equal(step.initial_c, first.initial_c)
+            for first in firsts
+        ):
+            return None
+        newest = before[0] if before else None
+        if newest is not None and newest.passes != self.passes and newest.steps_in_pass > 1:
+            return None
+        return newest
 
 
-def lstm_modules(module: nn.Module) -> dict[str, nn.LSTM]:
-    """Return path -> `nn.LSTM` for every one inside `module`, itself included."""
-    return {path: part for path, part in module.named_modules() if isinstance(part, nn.LSTM)}
+def lstm_modules(module: nn.Module) -> dict[str, nn.LSTM | nn.LSTMCell]:
+    """Return path -> `nn.LSTM` or `nn.LSTMCell` for every one inside `module`, itself included."""
+    return {path: part for path, part in module.named_modules() if isinstance(part, (nn.LSTM, nn.LSTMCell))}
+
+
+_TIMES = "_gatelens_times"
 
 
 @contextmanager
-def record(module: nn.Module, *, differentiable: bool = False) -> Iterator[Recording]:
-    """Record every call of every `nn.LSTM` inside `module`, without changing it.
+def reading(module: nn.LSTM, times: Tensor | None) -> Iterator[None]:
+    """Tell recorders that `module` reads the model's timesteps in another order, or only some of them.
 
     Args:
-        module: Any module that holds `nn.LSTM`.
-        differentiable: Keep the graph of the outputs, so that gradients with respect to them can be asked for.
+        module: An LSTM that is called inside the block.
+        times: Long (B, T), a permutation of the T timesteps in each row: which one stands at each place of what the
+            module reads. Places after the module's last are not read. None: the module reads them as they are.
+    """
+    if times is not None:
+        module.__dict__[_TIMES] = times
+    try:
+        yield
+    finally:
+        module.__dict__.pop(_TIMES, None)
+
+
+@contextmanager
+def record(
+    module: nn.Module, *, quantities: Sequence[str] = QUANTITIES, differentiable: bool = False
+) -> Iterator[Recording]:
+    """Record every call of every `nn.LSTM` and `nn.LSTMCell` inside `module`, without changing it.
+
+    Each call of an `nn.LSTM` gives its layers their entries; a second call's have "#2" at their end. The calls of an
+    `nn.LSTMCell` in a loop are the timesteps of one entry, in the order of the calls. A `PackedSequence` is recorded
+    with its own lengths, in the caller's order of sequences.
+
+    Args:
+        module: Any module that holds `nn.LSTM` or `nn.LSTMCell`.
+        quantities: Which of "input_gate", "forget_gate", "candidate", "output_gate", "cell_state" and "hidden_state"
+            the trace keeps; fewer take less memory.
+        differentiable: Begin a new graph at each output of an `nn.LSTM` and keep it, for `trace_gradients`; gradients
+            that you take yourself end there.
 
     Yields:
         A `Recording`; its `.trace` holds the gates after the module was called inside the block.
 
     Raises:
-        ModelError: There is no `nn.LSTM` inside, or an active dropout between layers hides what the pass computed.
+        ModelError: There is no LSTM inside, or an active dropout between layers hides what the pass computed.
+        InvalidInputError: A quantity is not known.
 
     Example:
         >>> with record(model) as recording:
@@ -138,194 +309,171 @@ def record(module: nn.Module, *, differentiable: bool = False) -> Iterator[Recor
     found = lstm_modules(module)
     if not found:
         raise ModelError(
-            f"{type(module).__name__} holds no nn.LSTM, so there are no gates to record. Explainers that need none "
-            "work on it: integrated_gradients, gradient_shap, kernel_shap, lime."
+            f"{type(module).__name__} holds no nn.LSTM or nn.LSTMCell, so there are no gates to record. Explainers "
+            "that need none work on it: integrated_gradients, gradient_shap, kernel_shap, lime."
         )
-    recording = Recording()
+    recording = Recording(_check_quantities(quantities))
+
+    def count(_module: nn.Module, _args: Any) -> None:
+        recording.passes += 1
+
     with ExitStack() as hooks:
+        if not isinstance(module, (nn.LSTM, nn.LSTMCell)):
+            hooks.callback(module.register_forward_pre_hook(count).remove)
         for path, part in found.items():
-
-            def before(_part: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-                if args:
-                    return (_with_graph(args[0]), *args[1:]), kwargs
-                return args, {**kwargs, "input": _with_graph(kwargs["input"])}
-
-            def after(
-                part: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any, path: str = path
-            ) -> None:
-                assert isinstance(part, nn.LSTM)
-                recording.calls.append(_capture(path, part, args, kwargs, output))
-
+            hook = _CellHook(path, recording) if isinstance(part, nn.LSTMCell) else _LSTMHook(path, recording)
             if differentiable:
-                hooks.callback(part.register_forward_pre_hook(before, with_kwargs=True).remove)
-            hooks.callback(part.register_forward_hook(after, with_kwargs=True).remove)
+                hooks.callback(part.register_forward_pre_hook(hook.before, with_kwargs=True).remove)
+                hooks.callback(part.register_forward_hook(hook.after_with_graph, with_kwargs=True).remove)
+            else:
+                hooks.callback(part.register_forward_hook(hook.after, with_kwargs=True).remove)
         yield recording
 
 
-def _with_graph(inputs: Any) -> Any:
-    """Let a graph begin at an LSTM's input where none reaches it (token ids, frozen parameters)."""
-    if isinstance(inputs, PackedSequence):
-        return inputs if inputs.data.requires_grad else inputs._replace(data=inputs.data.detach().requires_grad_())
-    return inputs if inputs.requires_grad else inputs.detach().requires_grad_()
+def _check_quantities(quantities: Sequence[str]) -> tuple[str, ...]:
+    if isinstance(quantities, str):
+        raise InvalidTypeError(f"quantities is {quantities!r}; expected several names, e.g. ({quantities!r},).")
+    for name in quantities:
+        if name not in QUANTITIES:
+            raise InvalidInputError(f"quantities holds {name!r}; {nearest_name(str(name), QUANTITIES)}")
+    if not quantities:
+        raise InvalidInputError(f"quantities is empty; name at least one of {', '.join(QUANTITIES)}.")
+    return tuple(name for name in QUANTITIES if name in quantities)
 
 
-def _capture(path: str, module: nn.LSTM, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> LSTMCall:
+class _LSTMHook:
+    """What is done around each call of one `nn.LSTM`."""
+
+    def __init__(self, path: str, recording: Recording) -> None:
+        self.path = path
+        self.recording = recording
+        self.sources: tuple[Tensor, ...] = ()
+
+    def before(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Let the kernel run without a graph: gradients are walked through it by hand, so none is needed."""
+        inputs, state = _arguments(args, kwargs)
+        self.sources = (_data(inputs), *(state or ()))
+        bare = inputs._replace(data=inputs.data.detach()) if isinstance(inputs, PackedSequence) else inputs.detach()
+        return (bare, None if state is None else tuple(part.detach() for part in state)), {}
+
+    def after(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        """Keep the call."""
+        assert isinstance(module, nn.LSTM)
+        self.recording.calls.append(_capture(self.path, module, *_arguments(args, kwargs), output))
+
+    def after_with_graph(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+        """Keep the call, and hand on copies from which a new graph begins."""
+        assert isinstance(module, nn.LSTM)
+        sequence, state = output
+        with torch.inference_mode(False), torch.no_grad():
+            leaves = tuple(part.clone().requires_grad_() for part in (_data(sequence), *state))
+        data, h, c = (leaf.clone() for leaf in leaves)  # the model may write into its own copies
+        call = _capture(self.path, module, *_arguments(args, kwargs), output)
+        call = replace(call, sources=self.sources, leaves=leaves, connected=data.requires_grad)
+        self.recording.calls.append(call)
+        return (sequence._replace(data=data) if isinstance(sequence, PackedSequence) else data), (h, c)
+
+
+class _CellHook:
+    """What is done around each call of one `nn.LSTMCell`."""
+
+    def __init__(self, path: str, recording: Recording) -> None:
+        self.path = path
+        self.recording = recording
+
+    def before(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Let a graph begin at the cell's input where none reaches it (token ids, frozen parameters)."""
+        inputs, state = _arguments(args, kwargs)
+        return (inputs if inputs.requires_grad else inputs.detach().requires_grad_(), state), {}
+
+    def after(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        """Keep the step."""
+        self._keep(module, args, kwargs, (output[0], output[1]), (output[0], output[1]))
+
+    def after_with_graph(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+        """Keep the step, and hand on copies: what arrives at a copy of c came by the next step alone, not by h."""
+        made = (output[0].clone(), output[1].clone())
+        handed = (made[0].clone(), made[1].clone())  # the model may write into its own copies
+        self._keep(module, args, kwargs, made, handed)
+        return handed
+
+    def _keep(
+        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], made: State, handed: State
+    ) -> None:
+        assert isinstance(module, nn.LSTMCell)
+        inputs, state = _arguments(args, kwargs)
+        rows = inputs.detach().reshape(-1, module.input_size)
+        hidden, cell = (part.detach().reshape(len(rows), -1).clone() for part in made)
+        if state is None:
+            initial_h, initial_c = torch.zeros_like(hidden), torch.zeros_like(cell)
+        else:
+            initial_h, initial_c = (part.detach().reshape(len(rows), -1).to(hidden.dtype, copy=True) for part in state)
+        step = CellStep(rows.clone(), initial_h, initial_c, hidden, cell, inputs, made, handed)
+        self.recording.add_step(self.path, module, None if state is None else (state[0], state[1]), step)
+
+
+def _lengths(call: Call) -> Tensor:
+    """Return up to where each sequence reaches in the timesteps of its trace, long (B,)."""
+    if isinstance(call, CellSequence) or call.times is None:
+        return call.lengths
+    read = valid_mask(call.lengths, call.times.shape[1])
+    return torch.where(read, call.times.cpu() + 1, 0).amax(dim=1)
+
+
+def _arguments(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
+    inputs = args[0] if args else kwargs["input"]
+    return inputs, args[1] if len(args) > 1 else kwargs.get("hx")
+
+
+def _capture(path: str, module: nn.LSTM, inputs: Any, state: State | None, output: Any) -> LSTMCall:
     if module.training and module.dropout > 0 and module.num_layers > 1:
         raise ModelError(
             f"{path or 'the LSTM'} runs in training mode with dropout={module.dropout} between its layers, so what the "
             "upper layers read cannot be known afterwards. Call module.eval() first."
         )
-    inputs = args[0] if args else kwargs["input"]
-    state = args[1] if len(args) > 1 else kwargs.get("hx")
-    sequence, (final_h, final_c) = output
+    sequence, (final_h, _) = output
     if isinstance(inputs, PackedSequence):
         values, lengths = pad_packed_sequence(inputs._replace(data=inputs.data.detach()), batch_first=True)
+        sequence = sequence._replace(data=sequence.data.detach())
     else:
-        values = inputs.detach()
-        values = values[None] if values.ndim == 2 else values if module.batch_first else values.transpose(0, 1)
+        values = _batch_first(module, inputs.detach(), 0)
         lengths = torch.full((values.shape[0],), values.shape[1])
+        sequence = sequence.detach()
     count, batch = final_h.shape[0], values.shape[0]
     if state is None:
         width = module.proj_size or module.hidden_size
         state = (values.new_zeros(count, batch, width), values.new_zeros(count, batch, module.hidden_size))
     initial_h, initial_c = (part.detach().reshape(count, batch, -1) for part in state)
-    versions = _versions(values, sequence, module)
-    return LSTMCall(path, module, values, lengths, initial_h, initial_c, sequence, final_h, final_c, versions)
+    versions = _versions(values, _data(sequence), *module.parameters())
+    return LSTMCall(
+        path, module, values, lengths, initial_h, initial_c, sequence, versions,
+        plain=_is_plain(module), autocast=_autocast(values), times=module.__dict__.get(_TIMES),
+    )  # fmt: skip
 
 
-def _versions(inputs: Tensor, output: Tensor | PackedSequence, module: nn.LSTM) -> tuple[int, ...]:
-    shown = output.data if isinstance(output, PackedSequence) else output
-    parts = (inputs, shown, *module.parameters())
-    return tuple(0 if part.is_inference() else part._version for part in parts)  # noqa: SLF001 - no public name
+def _is_plain(module: nn.LSTM) -> bool:
+    """Whether the module is torch's own, with our hooks alone."""
+    hooks = {**module._forward_hooks, **module._forward_pre_hooks, **_global_forward_hooks}  # noqa: SLF001
+    foreign = [hook for hook in hooks.values() if not isinstance(getattr(hook, "__self__", None), _LSTMHook)]
+    return type(module) is nn.LSTM and not foreign and "forward" not in module.__dict__
 
 
-@torch.no_grad()
-def rebuild(call: LSTMCall) -> list[DirectionRun]:
-    """Return the runs of a call, bottom layer first, forward before reverse, with all six quantities."""
-    call.check_untouched()
-    module = call.module
-    runs: list[DirectionRun] = []
-    inputs = call.inputs  # (B, T, D)
-    valid = valid_mask(call.lengths, inputs.shape[1]).to(inputs.device)
-    directions = 2 if module.bidirectional else 1
-    for layer in range(module.num_layers):
-        if layer == module.num_layers - 1:
-            output = call.batch_first(_detached(call.output))
-        else:
-            output = _run_single_layer(call, layer, inputs)
-        output = output.masked_fill(~valid[..., None], 0)  # (B, T, H * directions)
-        for direction, hidden in enumerate(output.chunk(directions, dim=2)):
-            runs.append(_rebuild_direction(call, layer, direction, inputs, hidden, valid))
-        inputs = output
-    return runs
+def _autocast(values: Tensor) -> torch.dtype | None:
+    kind = values.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
 
 
-def layer_name(call: LSTMCall, layer: int, reverse: bool) -> str:
-    """Return "PATH.LAYER[.reverse]"; a single-layer LSTM in a numbered list already has its number in the path."""
-    path = call.path or "lstm"
-    numbered = call.module.num_layers == 1 and path.rsplit(".", 1)[-1].isdigit()
-    return f"{path if numbered else f'{path}.{layer}'}{'.reverse' if reverse else ''}"
+def _batch_first(module: nn.LSTM, values: Tensor | PackedSequence, steps: int) -> Tensor:
+    if isinstance(values, PackedSequence):
+        return pad_packed_sequence(values, batch_first=True, total_length=steps)[0]
+    if values.ndim == 2:  # unbatched
+        return values[None]
+    return values if module.batch_first else values.transpose(0, 1)
 
 
-def _detached(output: Tensor | PackedSequence) -> Tensor | PackedSequence:
-    if isinstance(output, PackedSequence):
-        return output._replace(data=output.data.detach())
-    return output.detach()
+def _data(values: Tensor | PackedSequence) -> Tensor:
+    return values.data if isinstance(values, PackedSequence) else values
 
 
-def _weights(module: nn.LSTM, layer: int, direction: int) -> dict[str, Tensor]:
-    suffix = f"_l{layer}{'_reverse' if direction else ''}"
-    names = ["weight_ih", "weight_hh", *(["bias_ih", "bias_hh"] if module.bias else [])]
-    if module.proj_size:
-        names.append("weight_hr")
-    return {name: getattr(module, name + suffix).detach() for name in names}
-
-
-def _run_single_layer(call: LSTMCall, layer: int, inputs: Tensor) -> Tensor:
-    """Run one layer of a stacked `nn.LSTM` through the fused kernel again: what the layer above has read."""
-    module = call.module
-    directions = 2 if module.bidirectional else 1
-    flat = [weight for direction in range(directions) for weight in _weights(module, layer, direction).values()]
-    own = slice(layer * directions, (layer + 1) * directions)
-    state = [call.initial_h[own].contiguous(), call.initial_c[own].contiguous()]
-    if bool((call.lengths < inputs.shape[1]).any()):
-        packed = nn.utils.rnn.pack_padded_sequence(inputs, call.lengths, batch_first=True, enforce_sorted=False)
-        assert packed.sorted_indices is not None
-        state = [part.index_select(1, packed.sorted_indices) for part in state]
-        data = torch.lstm(
-            packed.data, packed.batch_sizes, state, flat, module.bias, 1, 0.0, False, module.bidirectional
-        )[0]
-        result = packed._replace(data=data)
-        return pad_packed_sequence(result, batch_first=True, total_length=inputs.shape[1])[0]
-    return torch.lstm(inputs, state, flat, module.bias, 1, 0.0, False, module.bidirectional, True)[0]
-
-
-def _rebuild_direction(
-    call: LSTMCall, layer: int, direction: int, inputs: Tensor, hidden: Tensor, valid: Tensor
-) -> DirectionRun:
-    """Rebuild the gates of one direction from its inputs (B, T, D) and its hidden states (B, T, H)."""
-    weights = _weights(call.module, layer, direction)
-    reverse = direction == 1
-    index = layer * (2 if call.module.bidirectional else 1) + direction
-    previous_h = _shifted(hidden, call.initial_h[index], call.lengths, reverse)  # (B, T, H)
-    pre_activation = inputs @ weights["weight_ih"].T + previous_h @ weights["weight_hh"].T  # (B, T, 4H)
-    if call.module.bias:
-        pre_activation += weights["bias_ih"] + weights["bias_hh"]
-    pre_i, pre_f, pre_g, pre_o = pre_activation.chunk(4, dim=2)  # (B, T, H) each
-    phi = torch.relu if activation(call.module) == "relu" else torch.tanh
-    mask = valid[..., None]
-    i, f, o = (gate.sigmoid().mul_(mask) for gate in (pre_i, pre_f, pre_o))
-    g = phi(pre_g).mul_(mask)
-    cell = torch.zeros_like(g)
-    state = call.initial_c[index]  # (B, H)
-    written = i * g  # (B, T, H)
-    steps = range(inputs.shape[1])
-    for t in reversed(steps) if reverse else steps:
-        new = torch.addcmul(written[:, t], f[:, t], state)
-        state = torch.where(mask[:, t], new, state)
-        cell[:, t] = new * mask[:, t]
-    _check_hidden(
-        call, hidden, o, torch.relu(cell) if phi is torch.relu else torch.tanh(cell), weights.get("weight_hr")
-    )
-    previous_c = _shifted(cell, call.initial_c[index], call.lengths, reverse)
-    return DirectionRun(
-        name=layer_name(call, layer, reverse),
-        reverse=reverse,
-        weight_ih=weights["weight_ih"],
-        weight_hh=weights["weight_hh"],
-        weight_hr=weights.get("weight_hr"),
-        inputs=inputs,
-        previous_h=previous_h,
-        previous_c=previous_c,
-        trace=LayerTrace(i, f, g, o, cell, hidden),
-    )
-
-
-def _check_hidden(call: LSTMCall, hidden: Tensor, o: Tensor, shown: Tensor, weight_hr: Tensor | None) -> None:
-    """Refuse an output that is not o phi(c): a hook or a subclass changed it, and gates rebuilt from it are wrong."""
-    expected = o * shown if weight_hr is None else (o * shown) @ weight_hr.T  # (B, T, H or projection)
-    tolerance = min(0.5, 30 * torch.finfo(hidden.dtype).eps ** 0.5)
-    if not torch.allclose(hidden, expected, rtol=tolerance, atol=tolerance):
-        raise ModelError(
-            f"the output of {call.path or 'the LSTM'} is not that of an LSTM with its weights (off by up to "
-            f"{float((hidden - expected).abs().max()):.2g}): a hook or a subclass changes it, so its gates cannot be "
-            "rebuilt. Explainers that need none: integrated_gradients, lime, kernel_shap."
-        )
-
-
-def activation(module: nn.LSTM) -> str:
-    """Return the nonlinearity of the candidate and the cell output: "tanh", or what a subclass declares."""
-    return getattr(module, "activation", "tanh")
-
-
-def _shifted(values: Tensor, initial: Tensor, lengths: Tensor, reverse: bool) -> Tensor:
-    """Return what entered each timestep: values (B, T, H) one step later in reading order, `initial` (B, H) first."""
-    shifted = torch.zeros_like(values)  # also at the padding before a reverse direction's first timestep
-    if not reverse:
-        shifted[:, 0] = initial
-        shifted[:, 1:] = values[:, :-1]
-        return shifted
-    shifted[:, :-1] = values[:, 1:]
-    rows = torch.arange(values.shape[0], device=values.device)
-    shifted[rows, lengths.to(values.device) - 1] = initial
-    return shifted
+def _versions(*tensors: Tensor) -> tuple[int, ...]:
+    return tuple(0 if tensor.is_inference() else tensor._version for tensor in tensors)  # noqa: SLF001 - no public name

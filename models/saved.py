@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,11 @@ from .data_spec import DataSpec
 from .errors import GatelensError, InvalidInputError, InvalidTypeError, SavedModelError
 from .files import replacing_folder
 from .lstm import LSTMModel
+from .sequence_model import SequenceModel
+from .weight_files import open_safetensors, weight_fault
 
 FORMAT = "gatelens.LSTMModel"
 FORMAT_VERSION = 1
-FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 MAX_JSON_BYTES = 16 * 2**20
 
 CONFIG_FILE, WEIGHTS_FILE, DATA_FILE = "config.json", "weights.safetensors", "data.json"
@@ -48,7 +50,7 @@ def save(model: LSTMModel, folder: str | Path) -> Path:
         )
     if model.data is not None:
         _check_data_fits(model.config, model.data)
-    _check_is_as_configured(model)
+    check_is_as_configured(model)
     weights = {name: value.detach().cpu().clone().contiguous() for name, value in model.state_dict().items()}
     for name, value in weights.items():
         if not torch.isfinite(value).all():
@@ -62,7 +64,7 @@ def save(model: LSTMModel, folder: str | Path) -> Path:
     return folder
 
 
-def _check_is_as_configured(model: LSTMModel) -> None:
+def check_is_as_configured(model: LSTMModel) -> None:
     """Refuse a model whose weights are not those its config describes (pruned, parametrized, of mixed types)."""
     with torch.device("meta"):
         expected = {name: tuple(value.shape) for name, value in LSTMModel(model.config).state_dict().items()}
@@ -111,7 +113,11 @@ def load(folder: str | Path) -> LSTMModel:
             f"{folder / CONFIG_FILE} describes a model too large for any machine (hidden_sizes={config.hidden_sizes}, "
             f"reading {config.layer_input_sizes[0]}); the file is damaged."
         ) from None
-    weights = _read_weights(folder / WEIGHTS_FILE, model.state_dict())
+    return with_weights(model, _read_weights(folder / WEIGHTS_FILE, model.state_dict()))
+
+
+def with_weights(model: LSTMModel, weights: Mapping[str, Tensor]) -> LSTMModel:
+    """Return a model made on the meta device with these very tensors as its parameters, in eval mode."""
     model.load_state_dict(weights, assign=True)
     for module in model.modules():
         if isinstance(module, nn.LSTM):
@@ -122,8 +128,7 @@ def load(folder: str | Path) -> LSTMModel:
 def model_hash(model: nn.Module) -> str:
     """Return a short SHA-256 of a module's class, configuration and weights: equal hash, equal predictions."""
     digest = hashlib.sha256()
-    config = getattr(model, "config", None)
-    digest.update(repr(config.to_dict() if isinstance(config, LSTMConfig) else str(model)).encode())
+    digest.update(repr(model.config.to_dict() if isinstance(model, SequenceModel) else str(model)).encode())
     for name, value in sorted(model.state_dict().items()):
         if isinstance(value, Tensor):
             digest.update(f"{name}{value.dtype}{tuple(value.shape)}".encode())
@@ -140,17 +145,24 @@ def read_json_object(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > MAX_JSON_BYTES:
             raise SavedModelError(f"{path} is larger than {MAX_JSON_BYTES // 2**20} MiB; expected a small JSON file.")
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except RecursionError:
-        raise SavedModelError(f"{path} is nested too deeply; expected a small JSON object.") from None
-    except UnicodeDecodeError:
-        raise SavedModelError(f"{path} is not text; expected JSON in UTF-8.") from None
+        content = path.read_bytes()
     except OSError as error:
         raise SavedModelError(f"{path} cannot be read: {error.strerror}.") from None
+    return parse_json_object(content, str(path))
+
+
+def parse_json_object(content: bytes, where: str) -> dict[str, Any]:
+    """Return the JSON object in `content`, which may be anything; `where` begins an error."""
+    try:
+        values = json.loads(content.decode("utf-8"))
+    except RecursionError:
+        raise SavedModelError(f"{where} is nested too deeply; expected a small JSON object.") from None
+    except UnicodeDecodeError:
+        raise SavedModelError(f"{where} is not text; expected JSON in UTF-8.") from None
     except ValueError as error:  # malformed JSON, and numbers beyond what Python parses
-        raise SavedModelError(f"{path} is not JSON ({error}); the file is damaged or truncated.") from None
+        raise SavedModelError(f"{where} is not JSON ({error}); the file is damaged or truncated.") from None
     if not isinstance(values, dict):
-        raise SavedModelError(f"{path} holds a {type(values).__name__}; expected a JSON object {{...}}.")
+        raise SavedModelError(f"{where} holds a {type(values).__name__}; expected a JSON object {{...}}.")
     return values
 
 
@@ -199,32 +211,24 @@ def _check_data_fits(config: LSTMConfig, data: DataSpec) -> None:
 
 
 def _read_weights(path: Path, expected: dict[str, Tensor]) -> dict[str, Tensor]:
-    from safetensors import SafetensorError, safe_open
-
     weights: dict[str, Tensor] = {}
-    try:
-        with safe_open(path, framework="pt", device="cpu") as file:
-            found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-            for name, value in expected.items():
-                if name not in found:
-                    raise SavedModelError(f"{path} has no weight {name}; it does not belong to this config.json.")
-                if found[name] != tuple(value.shape):
-                    raise SavedModelError(
-                        f"{path}: the weight {name} has shape {found[name]}; config.json expects {tuple(value.shape)}."
-                    )
-            for name in sorted(found.keys() - expected.keys()):
-                raise SavedModelError(f"{path} has the weight {name}, which config.json knows nothing of.")
-            for name in expected:
-                weights[name] = file.get_tensor(name).clone()  # aligned memory of its own: same bits, same sums
-    except (SafetensorError, OSError, ValueError) as error:
-        if isinstance(error, SavedModelError):
-            raise
-        raise SavedModelError(f"{path} is not a safetensors file ({error}); it is damaged or truncated.") from None
+    with open_safetensors(path) as file:
+        found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+        for name, value in expected.items():
+            if name not in found:
+                raise SavedModelError(f"{path} has no weight {name}; it does not belong to this config.json.")
+            if found[name] != tuple(value.shape):
+                raise SavedModelError(
+                    f"{path}: the weight {name} has shape {found[name]}; config.json expects {tuple(value.shape)}."
+                )
+        for name in sorted(found.keys() - expected.keys()):
+            raise SavedModelError(f"{path} has the weight {name}, which config.json knows nothing of.")
+        for name in expected:
+            weights[name] = file.get_tensor(name).clone()  # aligned memory of its own: same bits, same sums
     for name, value in weights.items():
-        if value.dtype not in FLOATS:
-            raise SavedModelError(f"{path}: the weight {name} is {value.dtype}; expected floats.")
-        if not torch.isfinite(value).all():
-            raise SavedModelError(f"{path}: the weight {name} holds NaN or infinite values; the training diverged.")
+        fault = weight_fault(value)
+        if fault:
+            raise SavedModelError(f"{path}: the weight {name} {fault}.")
     types = sorted({str(value.dtype).removeprefix("torch.") for value in weights.values()})
     if len(types) > 1:
         raise SavedModelError(f"{path} holds weights of {' and '.join(types)}; expected one type for all.")

@@ -42,7 +42,10 @@ def evaluation_mode(module: nn.Module | None, *, freeze: bool = False) -> Iterat
 def kept_buffers(module: nn.Module | None) -> Iterator[None]:
     """Put the buffers of `module` (counters, running statistics) back as they were, also after an error."""
     buffers = [] if module is None else [(buffer, buffer.detach().clone()) for buffer in module.buffers()]
-    names = [] if module is None else [(part, dict(part._buffers)) for part in module.modules()]  # noqa: SLF001
+    parts = (
+        [] if module is None else [part for part in module.modules() if not isinstance(part, torch.jit.ScriptModule)]
+    )
+    names = [(part, dict(part._buffers)) for part in parts]  # noqa: SLF001 - a script's cannot be put in another place
     try:
         yield
     finally:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,27 +15,86 @@ GATES = ("input_gate", "forget_gate", "candidate", "output_gate")
 QUANTITIES = (*GATES, "cell_state", "hidden_state")
 
 
-@dataclass(frozen=True, eq=False)
 class LayerTrace:
-    """The six recorded quantities of one layer and direction, each (B, T, H), 0 at padding.
+    """The six recorded quantities of one layer and direction, or those that were asked for, each (B, T, H).
 
-    Activations are taken after the nonlinearity. Time runs as in the input, also for a reverse direction.
+    Activations are taken after the nonlinearity; 0 at padding. Time runs as in the input, also for a reverse
+    direction. The hidden state of an LSTM with `proj_size` is (B, T, projection).
+
+    Args:
+        input_gate: i, and so on in the order i, f, g, o, c, h; None: not recorded.
     """
 
-    input_gate: Tensor
-    forget_gate: Tensor
-    candidate: Tensor
-    output_gate: Tensor
-    cell_state: Tensor
-    hidden_state: Tensor
+    def __init__(
+        self,
+        input_gate: Tensor | None = None,
+        forget_gate: Tensor | None = None,
+        candidate: Tensor | None = None,
+        output_gate: Tensor | None = None,
+        cell_state: Tensor | None = None,
+        hidden_state: Tensor | None = None,
+    ) -> None:
+        values = (input_gate, forget_gate, candidate, output_gate, cell_state, hidden_state)
+        self._values = {name: value for name, value in zip(QUANTITIES, values, strict=True) if value is not None}
+
+    @property
+    def input_gate(self) -> Tensor:
+        """How much of the candidate is written, (B, T, H)."""
+        return self._value("input_gate")
+
+    @property
+    def forget_gate(self) -> Tensor:
+        """How much of the cell state before is kept, (B, T, H)."""
+        return self._value("forget_gate")
+
+    @property
+    def candidate(self) -> Tensor:
+        """What may be written, (B, T, H)."""
+        return self._value("candidate")
+
+    @property
+    def output_gate(self) -> Tensor:
+        """How much of the cell is shown, (B, T, H)."""
+        return self._value("output_gate")
+
+    @property
+    def cell_state(self) -> Tensor:
+        """The memory after each timestep, (B, T, H)."""
+        return self._value("cell_state")
+
+    @property
+    def hidden_state(self) -> Tensor:
+        """What the layer gives, (B, T, H or projection)."""
+        return self._value("hidden_state")
+
+    def _value(self, name: str) -> Tensor:
+        if name not in self._values:
+            raise AttributeError(
+                f"{name} was not recorded; this trace holds {', '.join(self._values)}. "
+                f"Record it too: record(module, quantities=(..., {name!r}))."
+            )
+        return self._values[name]
+
+    def __repr__(self) -> str:
+        shapes = ", ".join(f"{name}={tuple(value.shape)}" for name, value in self._values.items())
+        return f"LayerTrace({shapes})"
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(B, T, H)."""
+        known = [value for name, value in self._values.items() if name != "hidden_state"]
+        batch, steps, units = (known or list(self._values.values()))[0].shape
+        return batch, steps, units
 
     def quantities(self) -> dict[str, Tensor]:
-        """Return name -> tensor (B, T, H) in the order i, f, g, o, c, h."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
+        """Return name -> tensor (B, T, H) in the order i, f, g, o, c, h; those that were recorded."""
+        return dict(self._values)
 
     def masked(self, valid: Tensor) -> LayerTrace:
         """Return a LayerTrace of T timesteps (a packed pass may have had fewer), 0 where `valid` (B, T) is False."""
         steps = valid.shape[1]
+        if steps == self.shape[1] and bool(valid.all()):
+            return self
 
         def mask(value: Tensor) -> Tensor:
             value = torch.nn.functional.pad(value, (0, 0, 0, steps - value.shape[1]))  # (B, T, H)
@@ -46,7 +104,7 @@ class LayerTrace:
 
     def map(self, function: Callable[[Tensor], Tensor]) -> LayerTrace:
         """Return a LayerTrace with `function` applied to each quantity."""
-        return LayerTrace(*(function(value) for value in self.quantities().values()))
+        return LayerTrace(**{name: function(value) for name, value in self._values.items()})
 
 
 class Trace(Mapping[str, LayerTrace]):
@@ -54,11 +112,14 @@ class Trace(Mapping[str, LayerTrace]):
 
     Attributes:
         lengths: Long (B,), valid timesteps of each sequence; values at padding are 0.
+        inputs: In a trace of gradients, d score / d inputs (B, T, D), of tokens d score / d their embedding; in one of
+            values beside it, those inputs or embeddings themselves. None where there is none.
     """
 
-    def __init__(self, layers: Mapping[str, LayerTrace], *, lengths: Tensor) -> None:
+    def __init__(self, layers: Mapping[str, LayerTrace], *, lengths: Tensor, inputs: Tensor | None = None) -> None:
         self._layers = dict(layers)
         self.lengths = lengths
+        self.inputs = inputs
 
     def __getitem__(self, name: str) -> LayerTrace:
         try:
@@ -73,7 +134,7 @@ class Trace(Mapping[str, LayerTrace]):
         return len(self._layers)
 
     def __repr__(self) -> str:
-        shapes = ", ".join(f"{name}: {tuple(layer.cell_state.shape)}" for name, layer in self._layers.items())
+        shapes = ", ".join(f"{name}: {layer.shape}" for name, layer in self._layers.items())
         return f"Trace({shapes})"
 
     def to_xarray(self) -> xr.DataTree:
@@ -87,7 +148,7 @@ class Trace(Mapping[str, LayerTrace]):
             "/": xr.Dataset({"length": ("sample", self.lengths.cpu().numpy())}),
         }
         for name, layer in self._layers.items():
-            units = layer.cell_state.shape[2]
+            units = layer.shape[2]
             variables: dict[str, Any] = {
                 quantity: (("sample", "time", "unit" if value.shape[2] == units else "projection"), to_numpy(value))
                 for quantity, value in layer.quantities().items()

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from ..models import DataSpec, LSTMModel, Predictor
+from ..models import DataSpec, KerasModel, LSTMModel, Predictor, SequenceModel
 from ..models.recorder import lstm_modules
 from .wording import joined, number
 
@@ -21,6 +21,9 @@ class ModelCard:
         rows: (label, text) about the whole.
         layers: (name, kind, input width, output width, parameters) of each layer that has parameters.
         features: (name, unit, how it is made, center, scale).
+        found: What was recognised in a file that somebody else's program wrote, as sentences.
+        assumed: What that file does not say and was assumed.
+        left_out: What of that file was not taken over.
         metrics: Model or trivial forecast -> metric -> value, on held-out data.
     """
 
@@ -28,6 +31,9 @@ class ModelCard:
     layers: tuple[tuple[str, str, str, str, int], ...]
     features: tuple[tuple[str, str, str, float, float], ...]
     metrics: Mapping[str, Mapping[str, float]]
+    found: tuple[str, ...] = ()
+    assumed: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
 
 
 def describe(model: Any) -> ModelCard:
@@ -35,11 +41,16 @@ def describe(model: Any) -> ModelCard:
     predictor = model if isinstance(model, Predictor) else Predictor(model)
     data = predictor.data or DataSpec()
     rows: list[tuple[str, str]] = [("Kind", _kind(predictor))]
+    adopted = data.provenance.get("adopted")
+    adopted = adopted if isinstance(adopted, Mapping) else {}
+    if "file" in adopted:
+        rows.append(("Read from", f"{adopted['file']} ({adopted.get('format', 'unknown format')})"))
     layers: list[tuple[str, str, str, str, int]] = []
     if predictor.module is not None:
         count = sum(parameter.numel() for parameter in predictor.module.parameters())
         rows.append(("Parameters", f"{count:,}"))
         layers = _layers(predictor.module)
+    rows.append(("Explained", _explained(predictor)))
     if data.target:
         rows.append(("Predicts", data.target + (f" ({data.target_note})" if data.target_note else "")))
     if data.classes or data.outputs:
@@ -56,7 +67,8 @@ def describe(model: Any) -> ModelCard:
     features = tuple(
         (feature.name, feature.unit, _made_from(feature), feature.center, feature.scale) for feature in data.features
     )
-    return ModelCard(tuple(rows), tuple(layers), features, _metrics(data))
+    told = (tuple(map(str, adopted.get(name, ()))) for name in ("found", "assumed", "left_out"))
+    return ModelCard(tuple(rows), tuple(layers), features, _metrics(data), *told)
 
 
 def metric_sentence(card: ModelCard) -> str:
@@ -77,10 +89,17 @@ def metric_sentence(card: ModelCard) -> str:
 def _kind(predictor: Predictor) -> str:
     if predictor.module is None:
         return f"function {predictor.model_id()}"
-    if not isinstance(predictor.module, LSTMModel):
-        count = len(lstm_modules(predictor.module))
-        return f"{type(predictor.module).__name__} (PyTorch module) with {count or 'no'} nn.LSTM"
-    config = predictor.module.config
+    module = predictor.module
+    lstms = lstm_modules(module).values()
+    if isinstance(module, KerasModel):
+        sizes = joined([str(part.hidden_size) for part in lstms]) if lstms else "no"
+        return f"Keras model with LSTM layers of {sizes} units, {_ending(module)}"
+    if not isinstance(module, LSTMModel):
+        kinds = joined(
+            sorted({f"nn.{'LSTM' if isinstance(part, nn.LSTM) else 'LSTMCell'}" for part in lstms}) or ["LSTM"]
+        )
+        return f"{type(module).__name__} (PyTorch module) with {len(lstms) or 'no'} {kinds}"
+    config = module.config
     count = len(config.hidden_sizes)
     sizes = joined([str(size) for size in config.hidden_sizes])
     parts = [f"LSTM, {count} layer{'s' if count > 1 else ''} of {sizes} units"]
@@ -89,8 +108,23 @@ def _kind(predictor: Predictor) -> str:
     if config.activation != "tanh":
         parts.append(f"{config.activation} activation")
     parts.append("one output a timestep" if config.pooling == "none" else f"{config.pooling} pooling")
-    parts.append(f"{config.task}, {config.output_size} output{'s' if config.output_size > 1 else ''}")
+    parts.append(_ending(module))
     return ", ".join(parts)
+
+
+def _ending(model: SequenceModel) -> str:
+    return f"{model.config.task}, {model.config.output_size} output{'s' if model.config.output_size > 1 else ''}"
+
+
+def _explained(predictor: Predictor) -> str:
+    """Say which number an explanation of this model is about, if nothing else is asked for."""
+    if predictor.config is None:
+        return "the model's score; with several outputs, the one named by target"
+    several = predictor.config.output_size > 1
+    if predictor.task == "multiclass":
+        return "the predicted class: its score, or its probability (softmax)"
+    which = "the output named by target: its " if several else "the "
+    return which + ("score (logit), or the probability (sigmoid)" if predictor.task == "binary" else "value")
 
 
 def _layers(module: nn.Module) -> list[tuple[str, str, str, str, int]]:
@@ -99,8 +133,10 @@ def _layers(module: nn.Module) -> list[tuple[str, str, str, str, int]]:
         own = sum(parameter.numel() for parameter in part.parameters(recurse=False))
         if own == 0:
             continue
-        if isinstance(part, nn.LSTM):
+        if isinstance(part, nn.RNNBase):
             widths = (str(part.input_size), str((part.proj_size or part.hidden_size) * (1 + part.bidirectional)))
+        elif isinstance(part, nn.RNNCellBase):
+            widths = (str(part.input_size), str(part.hidden_size))
         elif isinstance(part, nn.Embedding):
             widths = (str(part.num_embeddings), str(part.embedding_dim))
         elif isinstance(part, nn.Linear):

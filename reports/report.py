@@ -16,10 +16,11 @@ import torch
 
 from ..explainers import Attribution
 from ..explainers.assemble import library_versions
-from ..models import GatelensError, InvalidInputError, InvalidTypeError, LSTMModel, Predictor, Trace, record
+from ..models import GatelensError, InvalidInputError, InvalidTypeError, LSTMModel, Predictor, Trace
 from ..models.files import replacing_file
 from ..models.recorder import lstm_modules
 from ..models.state import kept_buffers, seeded
+from ..models.tracing import trace_of
 from . import plots
 from .about import about
 from .html import details, escape, page, picture, share_bar, table
@@ -344,24 +345,11 @@ class Report:
             return predictor.module.trace(inputs, lengths)
         checked, lengths = predictor.check(inputs, lengths)
         try:
-            with (
-                seeded(0),
-                kept_buffers(predictor.module),
-                predictor.evaluation(),
-                record(predictor.module) as recording,
-            ):
-                predictor.scores(checked, lengths)
-            trace = recording.trace
+            with seeded(0), kept_buffers(predictor.module):
+                return trace_of(predictor, checked, lengths)
         except GatelensError as error:
             self._untraced = f"The gates and the cell state are not shown: {error}"
             return None
-        if any(layer.cell_state.shape[:2] != checked.shape[:2] for layer in trace.values()):
-            self._untraced = (
-                "The gates and the cell state are not shown: the network did not read all sequences and timesteps "
-                "in one call (a model without lengths sees sequences of each length by themselves)."
-            )
-            return None
-        return Trace(trace, lengths=lengths)
 
 
 def _same(one: Any, two: Any) -> bool:

@@ -195,7 +195,7 @@ def test_bad_tables(run, tmp_path: Path, content: str, message: str) -> None:
 
 def test_unexpected_error_has_no_traceback(run, monkeypatch) -> None:
     """A fault of gatelens itself ends with exit code 1 and a hint, not with a traceback."""
-    monkeypatch.setattr("gatelens.models.load", lambda _: 1 / 0)
+    monkeypatch.setattr("gatelens.models.open_model", lambda *_, **__: 1 / 0)
     code, _, err = run("inspect", MODEL)
     assert code == 1
     assert "GATELENS_DEBUG=1" in err

@@ -9,7 +9,6 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from gatelens.models import InvalidInputError, InvalidTypeError
 from gatelens.models.equations import evaluate
-from gatelens.models.lstm import ReLULSTM
 from helpers.draws import POOLINGS, cases, make_inputs, make_model
 
 
@@ -172,48 +171,6 @@ def test_relu_padding_that_would_overflow():
     torch.testing.assert_close(score, model(inputs[:, :2]), rtol=0, atol=0)
     assert torch.isfinite(gradient).all()
     assert torch.isfinite(model.trace(inputs, lengths)["lstm.0"].cell_state).all()
-
-
-@pytest.mark.parametrize("bidirectional", [False, True])
-def test_relu_lstm_takes_what_torch_takes(bidirectional):
-    """ReLULSTM returns the shapes of nn.LSTM and continues from an initial state as one longer run does."""
-    torch.manual_seed(0)
-    module = ReLULSTM(2, 3, batch_first=True, bidirectional=bidirectional).double()
-    plain = nn.LSTM(2, 3, batch_first=True, bidirectional=bidirectional).double()
-    inputs = torch.randn(4, 6, 2, dtype=torch.float64)
-    output, (final_h, final_c) = module(inputs)
-    wanted, (wanted_h, wanted_c) = plain(inputs)
-    assert output.shape == wanted.shape
-    assert (final_h.shape, final_c.shape) == (wanted_h.shape, wanted_c.shape)
-    if not bidirectional:
-        _, state = module(inputs[:, :2])
-        rest, (last_h, last_c) = module(inputs[:, 2:], state)
-        torch.testing.assert_close(rest, output[:, 2:], rtol=0, atol=1e-12)
-        torch.testing.assert_close(last_h, final_h, rtol=0, atol=1e-12)
-        torch.testing.assert_close(last_c, final_c, rtol=0, atol=1e-12)
-
-
-def test_relu_lstm_packed_equals_singles():
-    """A packed batch gives each sequence the outputs and final states it has alone."""
-    torch.manual_seed(1)
-    module = ReLULSTM(2, 3, batch_first=True, bidirectional=True).double()
-    inputs, lengths = torch.randn(3, 5, 2, dtype=torch.float64), [2, 5, 3]
-    packed = pack_padded_sequence(inputs, lengths, batch_first=True, enforce_sorted=False)
-    output, (final_h, final_c) = module(packed)
-    padded = pad_packed_sequence(output, batch_first=True)[0]
-    for b, length in enumerate(lengths):
-        alone, (h, c) = module(inputs[b : b + 1, :length])
-        torch.testing.assert_close(padded[b : b + 1, :length], alone, rtol=0, atol=1e-12)
-        torch.testing.assert_close(final_h[:, b : b + 1], h, rtol=0, atol=1e-12)
-        torch.testing.assert_close(final_c[:, b : b + 1], c, rtol=0, atol=1e-12)
-
-
-def test_relu_lstm_refuses_a_state_with_unsorted_packing():
-    """An initial state would meet the wrong rows of an unsorted PackedSequence, so it is refused."""
-    module = ReLULSTM(2, 3, batch_first=True)
-    packed = pack_padded_sequence(torch.zeros(2, 3, 2), [1, 3], batch_first=True, enforce_sorted=False)
-    with pytest.raises(ValueError, match="no initial state with an unsorted PackedSequence"):
-        module(packed, (torch.zeros(1, 2, 3), torch.zeros(1, 2, 3)))
 
 
 @pytest.mark.parametrize("pooling", POOLINGS)

@@ -9,7 +9,7 @@ from torch.nn.utils.rnn import pack_padded_sequence
 
 from gatelens.models import GatelensError, ModelError, record
 from helpers.draws import make_model
-from helpers.lstm_loop import QUANTITIES, run_lstm
+from helpers.lstm_loop import QUANTITIES, run_lstm, step_cell
 
 
 def make_lstm(seed: int = 0, **options) -> nn.LSTM:
@@ -312,3 +312,257 @@ def test_inference_mode_works():
     with record(module) as recording, torch.inference_mode():
         module(inputs)
     assert_trace_is(recording.trace, run_lstm(module, inputs)[3])
+
+
+# -- nn.LSTMCell -------------------------------------------------------------------------------------------------------
+
+
+def make_cell(seed: int = 0, size: int = 2, hidden: int = 3, *, bias: bool = True) -> nn.LSTMCell:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return nn.LSTMCell(size, hidden, bias=bias).double()
+
+
+def loop(cell, inputs, state=None, change=None):
+    """Return quantity -> (B, T, H) and the last state of a cell's loop; `change` makes each next state."""
+    rows = []
+    for t in range(inputs.shape[1]):
+        h, c, row = step_cell(cell, inputs[:, t], state)
+        state = (h, c) if change is None else change(t, h, c, state)
+        rows.append(row)
+    return {key: torch.stack([row[key] for row in rows], dim=1) for key in QUANTITIES}, state
+
+
+def drive(cell, inputs, state=None, change=None):
+    """Run the module's own cell as `loop` runs the oracle's."""
+    for t in range(inputs.shape[1]):
+        h, c = cell(inputs[:, t], state)
+        state = (h, c) if change is None else change(t, h, c, state)
+    return state
+
+
+@given(st.integers(1, 4), st.integers(1, 7), st.integers(1, 4), st.integers(1, 5), st.booleans(), st.booleans())
+@settings(max_examples=30)
+def test_a_cell_in_a_loop_equals_the_loop(batch, steps, size, hidden, bias, starts):
+    """The calls of an nn.LSTMCell are the timesteps of one entry, from any state, with or without a bias."""
+    cell, inputs = make_cell(3, size, hidden, bias=bias), random(batch, steps, size)
+    state = (random(batch, hidden, seed=2), random(batch, hidden, seed=3)) if starts else None
+    with record(cell) as recording, torch.no_grad():
+        drive(cell, inputs, state)
+    assert_trace_is(recording.trace, {"cell": loop(cell, inputs, state)[0]})
+    assert recording.trace.lengths.tolist() == [steps] * batch
+
+
+@pytest.mark.parametrize("starts", [False, True])
+def test_an_unbatched_cell(starts):
+    """A cell on vectors (D,) is recorded as a batch of one."""
+    cell, inputs = make_cell(), random(1, 5, 2)
+    state = (random(3, seed=2), random(3, seed=3)) if starts else None
+    with record(cell) as recording, torch.no_grad():
+        now = state
+        for t in range(5):
+            now = cell(inputs[0, t], now)
+    batched = None if state is None else tuple(part[None] for part in state)
+    assert_trace_is(recording.trace, {"cell": loop(cell, inputs, batched)[0]})
+
+
+class Mixed(nn.Module):
+    """An nn.LSTM, two stacked cells in a loop, and an nn.LSTM on what they give."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.below = make_lstm(1, input_size=2, hidden_size=3, batch_first=True, bidirectional=True)
+        self.cells = nn.ModuleList([make_cell(2, 6, 4), make_cell(3, 4, 3)])
+        self.above = make_lstm(4, input_size=3, hidden_size=2, batch_first=True)
+
+    def forward(self, inputs):
+        hidden, states, tops = self.below(inputs)[0], [None, None], []
+        for t in range(inputs.shape[1]):
+            x = hidden[:, t]
+            for index, cell in enumerate(self.cells):
+                states[index] = cell(x, states[index])
+                x = states[index][0]
+            tops.append(x)
+        return self.above(torch.stack(tops, dim=1))[0]
+
+
+def test_cells_between_lstms():
+    """Stacked cells with an nn.LSTM below and one above: each has its entry, named by its path."""
+    module, inputs = Mixed(), random(2, 5, 2)
+    with record(module) as recording, torch.no_grad():
+        module(inputs)
+    hidden, _, _, below = run_lstm(module.below, inputs, path="below")
+    first = loop(module.cells[0], hidden)[0]
+    second = loop(module.cells[1], first["hidden_state"])[0]
+    above = run_lstm(module.above, second["hidden_state"], path="above")[3]
+    assert_trace_is(recording.trace, {**below, "cells.0": first, "cells.1": second, **above})
+
+
+@pytest.mark.parametrize("state", ["none", "zeros", "given"])
+def test_a_second_run_of_a_cell(state):
+    """A loop that starts afresh is a second entry, "#2"."""
+    cell, first, second = make_cell(), random(2, 4, 2), random(2, 3, 2, seed=5)
+    start = {
+        "none": None,
+        "zeros": (torch.zeros(2, 3).double(), torch.zeros(2, 3).double()),
+        "given": (random(2, 3, seed=2), random(2, 3, seed=3)),
+    }[state]
+    with record(cell) as recording, torch.no_grad():
+        drive(cell, first, start)
+        drive(cell, second, start)
+    assert_trace_is(recording.trace, {"cell": loop(cell, first, start)[0], "cell#2": loop(cell, second, start)[0]})
+
+
+@pytest.mark.parametrize("same_start", [False, True])
+def test_twin_sequences_of_one_cell(same_start):
+    """Two sequences that take turns are two entries, also while they read the same (a start token)."""
+    cell, one, two = make_cell(), random(2, 5, 2), random(2, 5, 2, seed=7)
+    if same_start:
+        two[:, :2] = one[:, :2]
+    with record(cell) as recording, torch.no_grad():
+        states = [None, None]
+        for t in range(5):
+            states = [cell(inputs[:, t], state) for inputs, state in zip((one, two), states, strict=True)]
+    assert_trace_is(recording.trace, {"cell": loop(cell, one)[0], "cell#2": loop(cell, two)[0]})
+
+
+class EncoderDecoder(nn.Module):
+    """An nn.LSTM whose final state starts a cell's loop, or a cell whose state starts an nn.LSTM."""
+
+    def __init__(self, *, cell_first: bool) -> None:
+        super().__init__()
+        self.lstm = make_lstm(1, input_size=2, hidden_size=3, batch_first=True)
+        self.cell = make_cell(2)
+        self.cell_first = cell_first
+
+    def forward(self, inputs):
+        if self.cell_first:
+            h, c = drive(self.cell, inputs)
+            return self.lstm(inputs, (h[None], c[None]))[0][:, -1]
+        _, (h, c) = self.lstm(inputs)
+        return drive(self.cell, inputs, (h[0], c[0]))[0]
+
+
+def encoder_decoder_loop(module, inputs):
+    if module.cell_first:
+        values, (h, c) = loop(module.cell, inputs)
+        return {"cell": values, **run_lstm(module.lstm, inputs, state=(h[None], c[None]))[3]}
+    _, h, c, layers = run_lstm(module.lstm, inputs)
+    return {**layers, "cell": loop(module.cell, inputs, (h[0], c[0]))[0]}
+
+
+@pytest.mark.parametrize("cell_first", [False, True])
+def test_encoder_and_decoder(cell_first):
+    """One starts from the state of the other."""
+    module, inputs = EncoderDecoder(cell_first=cell_first), random(2, 4, 2)
+    with record(module) as recording, torch.no_grad():
+        module(inputs)
+    assert_trace_is(recording.trace, encoder_decoder_loop(module, inputs))
+
+
+@pytest.mark.parametrize("cell_first", [False, True])
+def test_an_encoder_and_decoder_called_twice(cell_first):
+    """A second call of the whole module is a second entry of each part, also of a cell that starts from a new state."""
+    module, first, second = EncoderDecoder(cell_first=cell_first), random(2, 4, 2), random(2, 4, 2, seed=5)
+    with record(module) as recording, torch.no_grad():
+        module(first)
+        module(second)
+    expected = encoder_decoder_loop(module, first)
+    expected |= {f"{name}#2": layer for name, layer in encoder_decoder_loop(module, second).items()}
+    assert_trace_is(recording.trace, expected)
+
+
+LENGTHS = torch.tensor([5, 2, 3])
+CHANGES = {
+    "where": lambda t, h, c, old: tuple(
+        torch.where((t < LENGTHS)[:, None], new, torch.zeros_like(new) if old is None else past)
+        for new, past in zip((h, c), old or (h, c), strict=True)
+    ),
+    "scaled": lambda t, h, c, old: (h * 0.5, c * 2),
+    "in place": lambda t, h, c, old: (h.mul_(0.5), c.mul_(2)),
+    "copied": lambda t, h, c, old: (h, c) if old is None else (old[0].copy_(h), old[1].copy_(c)),
+    "only h": lambda t, h, c, old: (h.roll(1, 0), c),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_state_that_the_loop_changes(change):
+    """Masked, scaled, overwritten states go on with the sequence, each step with the state that entered it."""
+    cell, inputs = make_cell(), random(3, 5, 2)
+    with record(cell) as recording, torch.no_grad():
+        drive(cell, inputs, change=CHANGES[change])
+    with torch.no_grad():
+        same = {"in place": CHANGES["scaled"], "copied": None}  # the oracle's own numbers must not be written over
+        expected = loop(cell, inputs, change=same.get(change, CHANGES[change]))[0]
+    assert_trace_is(recording.trace, {"cell": expected})
+
+
+def test_one_state_buffer_that_is_written_over():
+    """A loop that keeps its state in two tensors, written over at each step, gives the same."""
+    cell, inputs = make_cell(), random(2, 5, 2)
+    h, c = torch.zeros(2, 3).double(), torch.zeros(2, 3).double()
+    with record(cell) as recording, torch.no_grad():
+        for t in range(5):
+            new_h, new_c = cell(inputs[:, t], (h, c))
+            h.copy_(new_h)
+            c.copy_(new_c)
+    assert_trace_is(recording.trace, {"cell": loop(cell, inputs)[0]})
+
+
+def test_a_cell_that_reads_backwards():
+    """Calls are the timesteps in the order of the calls: a loop from the end is laid from the end."""
+    cell, inputs = make_cell(), random(2, 5, 2)
+    with record(cell) as recording, torch.no_grad():
+        drive(cell, inputs.flip(1))
+    assert_trace_is(recording.trace, {"cell": loop(cell, inputs.flip(1))[0]})
+
+
+def test_a_cells_weights_changed_afterwards_are_refused():
+    """Weights that were written over would make wrong gates."""
+    cell = make_cell()
+    with record(cell) as recording, torch.no_grad():
+        drive(cell, random(2, 4, 2))
+        cell.weight_ih.mul_(2)
+    with pytest.raises(ModelError, match="in place"):
+        _ = recording.trace
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.bfloat16, 0.04)])
+def test_cells_in_other_types(dtype, tolerance):
+    """float32 and bfloat16 cells give the float64 loop's numbers to their precision, in their type."""
+    cell, inputs = make_cell().to(dtype), random(2, 6, 2).to(dtype)
+    with record(cell) as recording, torch.no_grad():
+        drive(cell, inputs)
+    trace = recording.trace
+    assert trace["cell"].cell_state.dtype == dtype
+    layers = {name: layer.map(torch.Tensor.double) for name, layer in trace.items()}
+    assert_trace_is(layers, {"cell": loop(cell.double(), inputs.double())[0]}, atol=tolerance)
+
+
+@pytest.mark.parametrize("differentiable", [False, True])
+def test_cells_give_their_own_numbers(differentiable):
+    """Cells return bit for bit what they return unrecorded, and nothing is left on them, nor in the random state."""
+    module, inputs = Mixed(), random(2, 5, 2)
+    before, expected = snapshot(module), module(inputs)
+    with record(module, differentiable=differentiable) as recording:
+        assert torch.equal(module(inputs), expected)
+    assert all(not value.requires_grad for v in recording.trace.values() for value in v.quantities().values())
+    assert snapshot(module) == before
+
+
+@pytest.mark.parametrize("grad", [False, True])
+def test_gradients_or_not(grad):
+    """Recording gives the same under no_grad and with a graph, and takes no gradient from the user's own backward."""
+    module, inputs = EncoderDecoder(cell_first=False), random(2, 4, 2)
+    module(inputs).sum().backward()
+    expected = [parameter.grad.clone() for parameter in module.parameters()]
+    module.zero_grad()
+    with torch.set_grad_enabled(grad), record(module) as recording:
+        score = module(inputs).sum()
+    if grad:
+        score.backward()
+        assert all(torch.equal(p.grad, e) for p, e in zip(module.parameters(), expected, strict=True))
+    values = {name: layer.quantities() for name, layer in recording.trace.items()}
+    with torch.no_grad():
+        assert_trace_is(recording.trace, encoder_decoder_loop(module, inputs))
+    assert not any(value.requires_grad for layer in values.values() for value in layer.values())

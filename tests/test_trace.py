@@ -81,3 +81,50 @@ def test_to_xarray_of_gradients_and_bfloat16():
     assert to_numpy(torch.ones(2, requires_grad=True) * 2).tolist() == [2.0, 2.0]
     assert to_numpy(torch.tensor([1.5], dtype=torch.bfloat16)).dtype == np.float32
     assert to_numpy(torch.tensor([1.5], dtype=torch.float64)).dtype == np.float64
+
+
+def test_some_quantities():
+    """A LayerTrace of some quantities keeps their order, names the missing ones, and masks and maps what it has."""
+    some = LayerTrace(cell_state=torch.ones(2, 2, 3), input_gate=torch.full((2, 2, 3), 2.0))
+    assert list(some.quantities()) == ["input_gate", "cell_state"]
+    assert some.shape == (2, 2, 3)
+    assert repr(some) == "LayerTrace(input_gate=(2, 2, 3), cell_state=(2, 2, 3))"
+    for name in set(QUANTITIES) - {"input_gate", "cell_state"}:
+        with pytest.raises(AttributeError, match=f"{name} was not recorded; this trace holds input_gate, cell_state"):
+            getattr(some, name)
+    masked = some.masked(torch.tensor([[True, True, False], [True, False, False]]))
+    assert masked.shape == (2, 3, 3)
+    assert list(masked.quantities()) == ["input_gate", "cell_state"]
+    assert masked.cell_state[:, :, 0].tolist() == [[1, 1, 0], [1, 0, 0]]
+    assert list(some.map(torch.neg).quantities()) == ["input_gate", "cell_state"]
+
+
+def test_the_shape_is_that_of_the_gates():
+    """A shape is (B, T, H) also where the hidden state is narrower; of a hidden state alone it is its own."""
+    hidden = torch.ones(2, 5, 3)
+    assert LayerTrace(hidden_state=hidden, candidate=torch.ones(2, 5, 4)).shape == (2, 5, 4)
+    assert LayerTrace(hidden_state=hidden).shape == (2, 5, 3)
+
+
+def test_masking_nothing_copies_nothing():
+    """A full batch is handed back as it is."""
+    full = layer(2, 3, 4)
+    assert full.masked(torch.ones(2, 3, dtype=torch.bool)) is full
+
+
+def test_to_xarray_of_some_quantities():
+    """Only what was recorded becomes a variable; a projected hidden state keeps its own dimension beside a gate."""
+    module = torch.nn.LSTM(2, 4, proj_size=3, batch_first=True).double()
+    with record(module, quantities=("forget_gate", "hidden_state")) as recording:
+        module(torch.zeros(1, 5, 2).double())
+    node = recording.trace.to_xarray()["lstm.0"]
+    assert tuple(node.data_vars) == ("forget_gate", "hidden_state")
+    assert node["hidden_state"].dims == ("sample", "time", "projection")
+    assert node["forget_gate"].dims == ("sample", "time", "unit")
+
+
+def test_inputs_of_a_trace():
+    """A trace has no inputs unless it is given them."""
+    assert Trace({"lstm.0": layer(1, 2, 3)}, lengths=torch.tensor([2])).inputs is None
+    inputs = torch.zeros(1, 2, 5)
+    assert Trace({"lstm.0": layer(1, 2, 3)}, lengths=torch.tensor([2]), inputs=inputs).inputs is inputs

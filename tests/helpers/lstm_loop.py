@@ -15,6 +15,15 @@ QUANTITIES = ("input_gate", "forget_gate", "candidate", "output_gate", "cell_sta
 
 Layers = dict[str, dict[str, Tensor]]
 
+FUNCTIONS = {
+    "tanh": torch.tanh,
+    "relu": torch.relu,
+    "linear": lambda x: x,
+    "sigmoid": lambda x: 1 / (1 + torch.exp(-x)),
+    "hard_sigmoid": lambda x: (x / 6 + 0.5).clamp(0, 1),
+    "hard_sigmoid_keras2": lambda x: (0.2 * x + 0.5).clamp(0, 1),
+}
+
 
 def run_lstm(
     module: nn.LSTM,
@@ -25,6 +34,7 @@ def run_lstm(
     path: str = "lstm",
     offsets: Mapping[str, Mapping[str, Tensor]] | None = None,
     activation: str = "tanh",
+    gate_activation: str = "sigmoid",
 ) -> tuple[Tensor, Tensor, Tensor, Layers]:
     """Return output (B, T, F), h_n, c_n (layers * directions, B, H) and layer name -> quantity -> (B, T, H).
 
@@ -49,7 +59,14 @@ def run_lstm(
                 c = inputs.new_zeros(module.hidden_size) if state is None else state[1][index, b]
                 own = None if offsets is None else {key: value[b] for key, value in offsets[name].items()}
                 found, h, c = _run_sequence(
-                    module, f"_l{layer}{'_reverse' if direction else ''}", below[b], lengths[b], h, c, own, activation
+                    module,
+                    f"_l{layer}{'_reverse' if direction else ''}",
+                    below[b],
+                    lengths[b],
+                    h,
+                    c,
+                    own,
+                    (gate_activation, activation),
                 )
                 rows.append(found)
                 last_h.append(h)
@@ -70,10 +87,10 @@ def _run_sequence(
     h: Tensor,
     c: Tensor,
     offsets: Mapping[str, Tensor] | None,
-    activation: str,
+    activations: tuple[str, str],
 ) -> tuple[dict[str, Tensor], Tensor, Tensor]:
     size = module.hidden_size
-    phi = {"tanh": torch.tanh, "relu": torch.relu}[activation]
+    sigma, phi = (FUNCTIONS[name] for name in activations)
     width = module.proj_size or size
     values: dict[str, list[Tensor]] = {
         key: [sequence.new_zeros(width if key == "hidden_state" else size)] * sequence.shape[0] for key in QUANTITIES
@@ -84,10 +101,10 @@ def _run_sequence(
         drive = getattr(module, f"weight_ih{suffix}") @ sequence[t] + getattr(module, f"weight_hh{suffix}") @ h
         if module.bias:
             drive = drive + getattr(module, f"bias_ih{suffix}") + getattr(module, f"bias_hh{suffix}")
-        i = 1 / (1 + torch.exp(-drive[:size])) + add["input_gate"]
-        f = 1 / (1 + torch.exp(-drive[size : 2 * size])) + add["forget_gate"]
+        i = sigma(drive[:size]) + add["input_gate"]
+        f = sigma(drive[size : 2 * size]) + add["forget_gate"]
         g = phi(drive[2 * size : 3 * size]) + add["candidate"]
-        o = 1 / (1 + torch.exp(-drive[3 * size :])) + add["output_gate"]
+        o = sigma(drive[3 * size :]) + add["output_gate"]
         c = f * c + i * g + add["cell_state"]
         h = o * phi(c)
         if module.proj_size:
@@ -96,6 +113,38 @@ def _run_sequence(
         for key, value in zip(QUANTITIES, (i, f, g, o, c, h), strict=True):
             values[key][t] = value
     return {key: torch.stack(value) for key, value in values.items()}, h, c
+
+
+def step_cell(
+    cell: nn.LSTMCell,
+    x: Tensor,
+    state: tuple[Tensor, Tensor] | None,
+    offsets: Mapping[str, Tensor] | None = None,
+    t: int = 0,
+) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    """Return h, c (B, H) and the six quantities (B, H) of one timestep of an `nn.LSTMCell` on x (B, D).
+
+    `offsets` are those of `zero_cell_offsets`, of which the timestep `t` is added.
+    """
+    size = cell.hidden_size
+    h, c = (x.new_zeros(len(x), size), x.new_zeros(len(x), size)) if state is None else state
+    add = {key: 0.0 if offsets is None else offsets[key][:, t] for key in QUANTITIES}
+    drive = x @ cell.weight_ih.T + h @ cell.weight_hh.T
+    if cell.bias:
+        drive = drive + cell.bias_ih + cell.bias_hh
+    i = 1 / (1 + torch.exp(-drive[:, :size])) + add["input_gate"]
+    f = 1 / (1 + torch.exp(-drive[:, size : 2 * size])) + add["forget_gate"]
+    g = torch.tanh(drive[:, 2 * size : 3 * size]) + add["candidate"]
+    o = 1 / (1 + torch.exp(-drive[:, 3 * size :])) + add["output_gate"]
+    c = f * c + i * g + add["cell_state"]
+    h = o * torch.tanh(c) + add["hidden_state"]
+    return h, c, dict(zip(QUANTITIES, (i, f, g, o, c, h), strict=True))
+
+
+def zero_cell_offsets(cell: nn.LSTMCell, batch: int, steps: int) -> dict[str, Tensor]:
+    """Return zeros (B, T, H) for `step_cell(offsets=...)`, float64 and differentiable."""
+    shape = batch, steps, cell.hidden_size
+    return {key: torch.zeros(shape, dtype=torch.float64, requires_grad=True) for key in QUANTITIES}
 
 
 def zero_offsets(module: nn.LSTM, batch: int, steps: int, path: str = "lstm") -> Layers:

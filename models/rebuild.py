@@ -1,0 +1,330 @@
+"""Gates from what an LSTM's fused kernel already computed: one matrix product and one elementwise scan a layer.
+
+Once the kernel has given all h_t, the pre-activations of all timesteps are one product,
+W_ih x_t + W_hh h_(t-1) + b; only c_t = f_t c_(t-1) + i_t g_t is a scan (`kernels.py`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from .activations import activations_of, is_standard
+from .errors import ModelError
+from .kernels import Cell, linear, scan_
+from .recorder import Call, CellSequence, LSTMCall
+from .trace import GATES, QUANTITIES, LayerTrace
+
+BLOCK_NUMBERS = 2**18  # gates of a block of timesteps where not all are kept; they stay in cache
+FEW_STEPS = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Direction:
+    """One layer and direction of a call, before its gates are known; tensors are time-major.
+
+    An `nn.LSTMCell`'s S calls of B rows stand as one timestep of S * B rows (`calls` is S), because the state that
+    entered each is known.
+    """
+
+    name: str
+    module: nn.LSTM | nn.LSTMCell
+    kind: Cell
+    weight_ih: Tensor  # (4H, D)
+    weight_hh: Tensor  # (4H, H or projection)
+    weight_hr: Tensor | None  # (projection, H)
+    bias: Tensor | None  # (4H,)
+    inputs: Tensor  # (T, B, D)
+    hidden: Tensor  # (T, B, H or projection), 0 at padding
+    initial_h: Tensor  # (B, H or projection)
+    initial_c: Tensor  # (B, H)
+    lengths: Tensor  # (B,)
+    eps: float  # precision of what was recorded
+    plain: bool  # whether nothing but torch's own code made the output
+    calls: int = 1
+
+    @property
+    def units(self) -> int:
+        """H."""
+        return self.initial_c.shape[1]
+
+    def by_sequence(self, values: Tensor) -> Tensor:
+        """Return values (T, B, ...) as (B, T, ...), a view; of a cell's rows (1, S * B, ...) as (B, S, ...)."""
+        if self.calls > 1:
+            values = values.reshape(self.calls, -1, *values.shape[2:])
+        return values.transpose(0, 1)
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """A direction with all its numbers, time-major: gates (T, B, 4, H), cell and hidden (T, B, H), 0 at padding."""
+
+    direction: Direction
+    gates: Tensor
+    cell: Tensor
+    hidden: Tensor
+
+    def trace(self, dtype: torch.dtype) -> LayerTrace:
+        """Return the six quantities, (B, T, H) each; views where `dtype` is that of the numbers."""
+        direction = self.direction
+        parts = [*self.gates.unbind(dim=2), self.cell, self.hidden]
+        return LayerTrace(*(direction.by_sequence(part).to(dtype) for part in parts))
+
+
+def layer_traces(call: Call, quantities: tuple[str, ...] = QUANTITIES) -> dict[str, LayerTrace]:
+    """Return layer name -> the quantities asked for, bottom layer first, forward before reverse."""
+    dtype = _result_type(call)
+    with torch.no_grad(), torch.autocast(_device_type(call), enabled=False):
+        found = {
+            direction.name: (
+                rebuild(direction).trace(dtype)
+                if quantities == QUANTITIES
+                else _rebuild_some(direction, quantities, dtype)
+            )
+            for direction in directions(call)
+        }
+        return {name: call.along_inputs(layer) for name, layer in found.items()}
+
+
+def runs(call: Call) -> list[Run]:
+    """Return the runs of a call, bottom layer first, forward before reverse."""
+    with torch.no_grad(), torch.autocast(_device_type(call), enabled=False):
+        return [rebuild(direction) for direction in directions(call)]
+
+
+def directions(call: Call) -> Iterator[Direction]:
+    """Yield the directions of a call, bottom layer first, forward before reverse, in the type that is computed in."""
+    call.check_untouched()
+    if isinstance(call, CellSequence):
+        yield _cell_direction(call)
+        return
+    inputs = call.inputs  # (B, T, D)
+    count = 2 if call.module.bidirectional else 1
+    for layer in range(call.module.num_layers):
+        top = layer == call.module.num_layers - 1
+        output = call.batch_first(call.output) if top else _run_single_layer(call, layer, inputs)  # (B, T, F)
+        for direction, hidden in enumerate(output.chunk(count, dim=2)):
+            yield _direction(call, layer, direction, inputs, hidden)
+        inputs = output
+
+
+def rebuild(direction: Direction) -> Run:
+    """Return a direction with all its gates and cell states."""
+    steps, batch = direction.inputs.shape[:2]
+    pre_activations, hidden = _pre_activations(direction, 0, steps)
+    gates = pre_activations.view(steps, batch, 4, direction.units)
+    cell = gates.new_empty(steps, batch, direction.units)
+    initial = direction.initial_c
+    scan_(gates, cell, initial, initial, direction.lengths, 0, direction.kind)
+    _check_hidden(direction, gates, cell, 0)
+    return Run(direction, gates, cell, hidden)
+
+
+def _rebuild_some(direction: Direction, quantities: tuple[str, ...], dtype: torch.dtype) -> LayerTrace:
+    """Return only the quantities asked for, block by block of timesteps, so that the others take no memory."""
+    steps, batch = direction.inputs.shape[:2]
+    units = direction.units
+    kept = {
+        name: direction.inputs.new_empty(steps, batch, units, dtype=dtype)
+        for name in quantities
+        if name != "hidden_state"
+    }
+    size = max(1, BLOCK_NUMBERS // (batch * 4 * units))
+    starts = range(0, steps, size)
+    carry = direction.initial_c
+    cell = direction.inputs.new_empty(min(size, steps), batch, units)
+    for start in reversed(starts) if direction.kind.reverse else starts:
+        stop = min(start + size, steps)
+        gates = _pre_activations(direction, start, stop)[0].view(stop - start, batch, 4, units)
+        block = cell[: stop - start]
+        scan_(gates, block, direction.initial_c, carry, direction.lengths, start, direction.kind)
+        _check_hidden(direction, gates, block, start)
+        for name, values in kept.items():
+            values[start:stop] = block if name == "cell_state" else gates[:, :, GATES.index(name)]
+        carry = block[0 if direction.kind.reverse else -1].clone()
+    if "hidden_state" in quantities:
+        kept["hidden_state"] = direction.hidden.to(dtype, copy=True)
+    return LayerTrace(**{name: direction.by_sequence(values) for name, values in kept.items()})
+
+
+def _pre_activations(direction: Direction, start: int, stop: int) -> tuple[Tensor, Tensor]:
+    """Return W_ih x_t + W_hh h_(t-1) + b for the timesteps start..stop, (T, B, 4H), and a copy of their hidden states.
+
+    Inputs and states are laid side by side for one product, each state in the row of the timestep that it enters; so
+    the copy is a view of what the product reads.
+    """
+    inputs = direction.inputs[start:stop]  # (T, B, D)
+    steps, batch, features = inputs.shape
+    width = direction.hidden.shape[2]
+    joint = features <= 3 * direction.units  # else they would take more memory beside each other than the gates do
+    room = inputs.new_empty(steps + 1, batch, (features if joint else 0) + width)
+    states = room[:, :, -width:]
+    first = 1 if direction.kind.reverse else 0
+    hidden = states[1 - first : 1 - first + steps]
+    hidden.copy_(direction.hidden[start:stop])
+    _enter(states, direction, start, stop)
+    if direction.kind.reverse and bool((direction.lengths < stop).any()) and bool(direction.initial_h.any()):
+        hidden = direction.hidden[start:stop].clone()  # initial states stand where it has padding
+    rows = room[first : first + steps]
+    if joint:
+        rows[:, :, :features] = inputs
+        weight = torch.cat([direction.weight_ih, direction.weight_hh], dim=1)
+        return linear(rows, weight, direction.bias), hidden if features <= width else hidden.contiguous()
+    result = linear(inputs, direction.weight_ih, direction.bias)
+    result.view(steps * batch, -1).addmm_(rows.reshape(steps * batch, width), direction.weight_hh.T)
+    return result, hidden
+
+
+def _enter(states: Tensor, direction: Direction, start: int, stop: int) -> None:
+    """Write what entered the block's first timestep in reading order, and every sequence, into states (T + 1, B, H)."""
+    if not direction.kind.reverse:
+        states[0] = direction.initial_h if start == 0 else direction.hidden[start - 1]
+        return
+    states[-1] = direction.hidden[stop] if stop < direction.hidden.shape[0] else 0
+    rows = ((direction.lengths > start) & (direction.lengths <= stop)).nonzero()[:, 0]
+    states[direction.lengths[rows] - start, rows] = direction.initial_h[rows.to(states.device)]
+
+
+def _direction(call: LSTMCall, layer: int, direction: int, inputs: Tensor, hidden: Tensor) -> Direction:
+    """Make the description of one direction from its inputs (B, T, D) and its hidden states (B, T, H)."""
+    module = call.module
+    index = layer * (2 if module.bidirectional else 1) + direction
+    weights = _weights(module, layer, direction)
+    bias = weights["bias_ih"] + weights["bias_hh"] if module.bias else None
+    dtype = _computed_type(hidden)
+    return Direction(
+        name=_layer_name(call, layer, reverse=direction == 1),
+        module=module,
+        kind=_kind(module, reverse=direction == 1),
+        weight_ih=weights["weight_ih"].to(dtype),
+        weight_hh=weights["weight_hh"].to(dtype),
+        weight_hr=weights["weight_hr"].to(dtype) if module.proj_size else None,
+        bias=None if bias is None else bias.to(dtype),
+        inputs=inputs.transpose(0, 1).to(dtype),
+        hidden=hidden.transpose(0, 1).to(dtype),
+        initial_h=call.initial_h[index].to(dtype),
+        initial_c=call.initial_c[index].to(dtype).contiguous(),
+        lengths=call.lengths,
+        eps=_eps(call.autocast, hidden.dtype, weights["weight_ih"].dtype),
+        plain=call.plain,
+    )
+
+
+def _cell_direction(sequence: CellSequence) -> Direction:
+    """Make the description of a cell's calls: every timestep's state is known, so they are rows of one timestep."""
+    module, steps = sequence.module, sequence.steps
+    dtype = _computed_type(steps[0].hidden)
+    rows = {
+        name: torch.cat([getattr(step, name) for step in steps]).to(dtype)  # (S * B, D or H)
+        for name in ("inputs", "initial_h", "initial_c", "hidden")
+    }
+    bias = (module.bias_ih + module.bias_hh).detach().to(dtype) if module.bias else None
+    return Direction(
+        name=sequence.path or "cell",
+        module=module,
+        kind=_kind(module, reverse=False),
+        weight_ih=module.weight_ih.detach().to(dtype),
+        weight_hh=module.weight_hh.detach().to(dtype),
+        weight_hr=None,
+        bias=bias,
+        inputs=rows["inputs"][None],
+        hidden=rows["hidden"][None],
+        initial_h=rows["initial_h"],
+        initial_c=rows["initial_c"],
+        lengths=torch.ones(len(steps) * sequence.batch, dtype=torch.long),
+        eps=_eps(sequence.autocast, steps[0].hidden.dtype, module.weight_ih.dtype),
+        plain=type(module) is nn.LSTMCell,
+        calls=len(steps),
+    )
+
+
+def _kind(module: nn.Module, *, reverse: bool) -> Cell:
+    gate, shown = activations_of(module)
+    return Cell(gate=gate, shown=shown, standard=is_standard(module), reverse=reverse)
+
+
+def _computed_type(values: Tensor) -> torch.dtype:
+    """Return float64 for float64; all narrower types are computed in float32."""
+    return torch.float64 if values.dtype == torch.float64 else torch.float32
+
+
+def _eps(*types: torch.dtype | None) -> float:
+    return max(torch.finfo(dtype).eps for dtype in types if dtype is not None)
+
+
+def _result_type(call: Call) -> torch.dtype:
+    if isinstance(call, CellSequence):
+        return call.steps[0].hidden.dtype
+    return call.output.data.dtype
+
+
+def _device_type(call: Call) -> str:
+    return next(call.module.parameters()).device.type
+
+
+def _layer_name(call: LSTMCall, layer: int, *, reverse: bool) -> str:
+    """Return "PATH.LAYER[.reverse]"; a single-layer LSTM in a numbered list already has its number in the path."""
+    path = call.path or "lstm"
+    numbered = call.module.num_layers == 1 and path.rsplit(".", 1)[-1].isdigit()
+    return f"{path if numbered else f'{path}.{layer}'}{'.reverse' if reverse else ''}"
+
+
+def _weights(module: nn.LSTM, layer: int, direction: int) -> dict[str, Tensor]:
+    suffix = f"_l{layer}{'_reverse' if direction else ''}"
+    names = ["weight_ih", "weight_hh", *(["bias_ih", "bias_hh"] if module.bias else [])]
+    if module.proj_size:
+        names.append("weight_hr")
+    return {name: getattr(module, name + suffix).detach() for name in names}
+
+
+def _run_single_layer(call: LSTMCall, layer: int, inputs: Tensor) -> Tensor:
+    """Run one layer of a stacked `nn.LSTM` through the fused kernel again: what the layer above has read, (B, T, F)."""
+    with torch.autocast(_device_type(call), dtype=call.autocast, enabled=call.autocast is not None):
+        return _fused_layer(call, layer, inputs)
+
+
+def _fused_layer(call: LSTMCall, layer: int, inputs: Tensor) -> Tensor:
+    module = call.module
+    count = 2 if module.bidirectional else 1
+    flat = [weight for direction in range(count) for weight in _weights(module, layer, direction).values()]
+    own = slice(layer * count, (layer + 1) * count)
+    state = [call.initial_h[own].contiguous(), call.initial_c[own].contiguous()]
+    if bool((call.lengths < inputs.shape[1]).any()):
+        packed = nn.utils.rnn.pack_padded_sequence(inputs, call.lengths, batch_first=True, enforce_sorted=False)
+        assert packed.sorted_indices is not None
+        state = [part.index_select(1, packed.sorted_indices) for part in state]
+        data = torch.lstm(
+            packed.data, packed.batch_sizes, state, flat, module.bias, 1, 0.0, False, module.bidirectional
+        )[0]
+        return call.batch_first(packed._replace(data=data))
+    return torch.lstm(inputs, state, flat, module.bias, 1, 0.0, False, module.bidirectional, True)[0]
+
+
+def _check_hidden(direction: Direction, gates: Tensor, cell: Tensor, start: int) -> None:
+    """Refuse an output that is not o phi(c): a hook or a subclass changed it, and gates rebuilt from it are wrong.
+
+    Every timestep is looked at; a few, the last among them, where only torch's own code was at work.
+    """
+    steps = cell.shape[0]
+    stride = -(-steps // FEW_STEPS) if direction.plain else 1
+    some = slice((steps - 1) % stride, None, stride)
+    expected = gates[some, :, 3] * direction.kind.shown.function(cell[some])  # (t, B, H)
+    if direction.weight_hr is not None:
+        expected = expected @ direction.weight_hr.T
+    hidden = direction.hidden[start : start + steps][some]
+    off = float(expected.sub_(hidden).abs_().max())
+    scale = float(hidden.abs().max())
+    if not math.isfinite(off + scale):  # NaN or infinity went in: it must have come out at the same places
+        same = expected.isfinite() == hidden.isfinite()
+        scale = float(hidden.nan_to_num(0, 0, 0).abs().max())
+        off = float(expected.nan_to_num(0, 0, 0).max()) if bool(same.all()) else float("inf")
+    if off > min(0.5, 3 * direction.eps**0.5) * max(1.0, scale):
+        raise ModelError(
+            f"the output of {direction.name} is not that of an LSTM with its weights (off by up to {off:.2g}): a hook "
+            "or a subclass changes it, so its gates cannot be rebuilt. Explainers that need none: "
+            "integrated_gradients, lime, kernel_shap."
+        )

@@ -1,0 +1,159 @@
+"""Gate statistics against numbers counted by hand from the trace, and their words."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from gatelens.models import ModelError, gate_statistics
+from gatelens.models.gate_statistics import LayerStatistics
+from gatelens.models.trace import GATES
+from gatelens.reports.gate_words import gate_sentences
+from helpers.draws import make_inputs, make_model
+
+
+@pytest.mark.parametrize("budget", [None, 1])
+def test_numbers_are_those_of_the_trace(budget):
+    """Shares, half-lives and ranges are those of the valid timesteps of the whole batch, however it is split."""
+    model = make_model(3, input_size=3, hidden_sizes=(6, 4), bidirectional=True)
+    with torch.no_grad():
+        for parameter in model.lstm.parameters():
+            parameter.mul_(4)
+    inputs, lengths = make_inputs(model, 5, 9), torch.tensor([9, 4, 1, 7, 9])
+    if budget is None:
+        found = gate_statistics(model, inputs, lengths=lengths)
+    else:  # one sequence a batch
+        from gatelens.models import Predictor
+
+        found = gate_statistics(Predictor(model, memory_bytes=budget), inputs, lengths=lengths)
+    trace = model.trace(inputs, lengths)
+    valid = torch.arange(9) < lengths[:, None]
+    assert list(found) == list(trace)
+    for name, layer in trace.items():
+        statistics = found[name]
+        assert statistics.timesteps == 30
+        for gate in GATES:
+            values = getattr(layer, gate)[valid].abs()
+            assert statistics.open_share[gate] == pytest.approx(float((values > 0.95).double().mean()))
+            if gate != "candidate":
+                assert statistics.closed_share[gate] == pytest.approx(float((values < 0.05).double().mean()))
+                assert statistics.saturated_share[gate] == pytest.approx(
+                    float(((values > 0.95) | (values < 0.05)).double().mean())
+                )
+        rates = -layer.forget_gate[valid].log().mean(dim=0)
+        np.testing.assert_allclose(statistics.half_lives, math.log(2) / rates.numpy(), rtol=1e-12)
+        assert statistics.half_life == pytest.approx(float(np.median(statistics.half_lives)))
+        assert statistics.mean_half_life == pytest.approx(math.log(2) / float(rates.mean()))
+        hidden = layer.hidden_state[valid]
+        np.testing.assert_allclose(statistics.unit_ranges, (hidden.amax(0) - hidden.amin(0)).numpy())
+    assert any(sum(found[name].saturated_share.values()) > 0.2 for name in found)
+
+
+def test_half_life_of_a_known_forget_gate():
+    """A forget gate of 0.5 forgets half in 1 timestep, of 2^(-1/8) in 8, of 1 never: whatever flows in."""
+    model = make_model(0, input_size=1, hidden_sizes=(3,))
+    layer = model.lstm[0]
+    with torch.no_grad():
+        layer.weight_ih_l0.zero_()
+        layer.weight_hh_l0.zero_()
+        layer.bias_hh_l0.zero_()
+        forget = torch.tensor([0.5, 2 ** (-1 / 8), 1.0], dtype=torch.float64)
+        layer.bias_ih_l0[3:6] = torch.logit(forget).clamp(max=800)
+    found = gate_statistics(model, make_inputs(model, 2, 5))["lstm.0"]
+    np.testing.assert_allclose(found.half_lives[:2], [1, 8], rtol=1e-9)
+    assert found.half_lives[2] == math.inf
+    assert found.half_life == pytest.approx(8)
+    assert found.mean_half_life == pytest.approx(3 / (1 + 1 / 8))
+    assert found.to_dict()["half_lives"] == [pytest.approx(1), pytest.approx(8), None]
+    json.dumps(found.to_dict(), allow_nan=False)
+
+
+def test_dead_units():
+    """A unit whose output never moves is dead; in a layer where none moves, all are."""
+    model = make_model(0, input_size=2, hidden_sizes=(4,))
+    layer = model.lstm[0]
+    with torch.no_grad():
+        for unit in (1, 3):
+            for gate in range(4):
+                row = gate * 4 + unit
+                layer.weight_ih_l0[row] = layer.weight_hh_l0[row] = 0
+                layer.bias_ih_l0[row] = layer.bias_hh_l0[row] = 0
+        layer.bias_ih_l0[2 * 4 + 1] = 0
+    inputs = make_inputs(model, 3, 6)
+    assert gate_statistics(model, inputs)["lstm.0"].resting_units == (1, 3)
+    with torch.no_grad():
+        layer.weight_ih_l0.zero_()
+        layer.weight_hh_l0.zero_()
+        layer.bias_ih_l0.zero_()
+        layer.bias_hh_l0.zero_()
+    assert gate_statistics(model, inputs)["lstm.0"].resting_units == (0, 1, 2, 3)
+
+
+def test_foreign_modules_and_those_without_gates():
+    """Any module with an LSTM has statistics, at lengths it does not take too; one without says what works instead."""
+
+    class Last(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.lstm = nn.LSTM(2, 3, batch_first=True)
+
+        def forward(self, inputs):
+            return self.lstm(inputs)[0][:, -1]
+
+    inputs = torch.randn(3, 5, 2)
+    found = gate_statistics(Last(), inputs, lengths=[5, 2, 5])
+    assert found["lstm.0"].timesteps == 12
+    with pytest.raises(ModelError, match=r"no nn\.LSTM.*integrated_gradients"):
+        gate_statistics(nn.Flatten(), inputs)
+    with pytest.raises(ModelError, match="plain function"):
+        gate_statistics(lambda a: a.sum(axis=(1, 2)), inputs)
+
+
+def made(**changes) -> LayerStatistics:
+    values = {
+        "layer": "lstm.0",
+        "open_share": {"input_gate": 0.1, "forget_gate": 0.6, "candidate": 0.25, "output_gate": 0.0},
+        "closed_share": {"input_gate": 0.2, "forget_gate": 0.004, "output_gate": 0.0},
+        "half_lives": np.array([2.0, 4.0, 12.0]),
+        "unit_ranges": np.array([1.0, 0.5, 0.001]),
+        "timesteps": 100,
+    }
+    return LayerStatistics(**{**values, **changes})
+
+
+def test_words():
+    """The sentences say the numbers: half-lives with their time, saturated shares, dead units by name."""
+    memory, saturation, resting = gate_sentences(made(), interval=300)
+    assert "half of what its cell holds after 4 timesteps (20 minutes)" in memory
+    assert "(quickest tenth of the units: 2 timesteps; slowest: 12 timesteps)" in memory
+    assert "At the mean rate of all units it is 3.6 timesteps" in memory
+    assert "input 30 % (10 % open, 20 % closed)" in saturation
+    assert "output 0 % (0 % open, 0 % closed)" in saturation
+    assert "Candidates beyond ±0.95: 25 %" in saturation
+    assert "So the forget gate is open most of the time" in saturation
+    assert resting.startswith("Dead units: 1 of 3")
+    assert resting.endswith(": 2.")
+
+
+def test_words_of_the_extremes():
+    """Nothing forgotten, nothing dead, all dead, many dead: each in its own words, and no number is made up."""
+    assert gate_sentences(made(half_lives=np.full(3, np.inf)))[0].endswith("the cells forget nothing.")
+    assert "after under 0.1 timesteps. At" in gate_sentences(made(half_lives=np.zeros(3)))[0]
+    assert "after 1 timestep. At" in gate_sentences(made(half_lives=np.ones(3)))[0]
+    assert "minutes" not in gate_sentences(made())[0]  # no clock time where the interval is not known
+    assert (
+        "holds never (quickest tenth of the units: 1 timestep; slowest: never)"
+        in gate_sentences(made(half_lives=np.array([1.0, np.inf, np.inf])))[0]
+    )
+    full = dict.fromkeys(GATES, 0.9)
+    assert "hardly scaled as they were in training" in gate_sentences(made(open_share=full, closed_share={}))[1]
+    assert "none of 3" in gate_sentences(made(unit_ranges=np.ones(3)))[2]
+    assert "all 3" in gate_sentences(made(unit_ranges=np.zeros(3)))[2]
+    many = gate_sentences(made(unit_ranges=np.r_[1.0, np.zeros(20)]))[2]
+    assert "20 of 21" in many
+    assert ":" not in many.removeprefix("Dead units:")
+    quiet = made(open_share=dict.fromkeys(GATES, 0.0), closed_share=dict.fromkeys(GATES, 0.0))
+    assert "So " not in gate_sentences(quiet)[1]
