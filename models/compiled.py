@@ -2,7 +2,7 @@
 
 Shapes are time-major: gates (T, B, 4, H) in torch's order i, f, g, o, cell and hidden (T, B, H), states that precede
 the first timestep (1, B, H), each contiguous. A kernel works on the rows start..stop of the batch, so that threads
-share nothing. `kernels.py` says what they compute and does the same in plain torch.
+share nothing. `kernels.py` says what they compute, and does the same in plain torch.
 
 sigma and tanh both come from e = exp(y) - 1, without cancellation where y is small:
 
@@ -37,11 +37,18 @@ C6, C5, C4, C3, C2 = f32(1 / 720), f32(1 / 120), f32(1 / 24), f32(1 / 6), f32(1 
 TILE = 1024  # numbers activated in one loop; long enough to hide what a loop costs, small enough for the first cache
 
 
-def _compile(*, parallel: bool = False, inline: bool = False) -> Callable[[Function], Function]:
-    """Return a decorator that compiles with fused multiply-adds, and keeps the machine code on disk where it can."""
-    options: dict[str, Any] = {"error_model": "numpy", "fastmath": {"contract"}, "nogil": True, "parallel": parallel}
-    if inline:
-        options["inline"] = "always"
+OPTIONS: dict[str, Any] = {"error_model": "numpy", "fastmath": {"contract"}}  # fused multiply-adds, nothing looser
+
+# A job, int64: what a task needs to know. The first number counts the shares of the batch that threads have taken.
+TICKET, SHARES, STEPS, BATCH, UNITS, REVERSE, AT = range(7)
+GATES, CELL, INITIAL, CARRY, LENGTHS = range(7, 12)  # addresses of arrays
+HIDDEN_GRAD, CELL_GRAD, GATE_GRAD, PRE_GRAD = range(12, 16)
+NUMBERS = 16
+
+
+def _compile(*, inline: bool = False) -> Callable[[Function], Function]:
+    """Return a decorator that compiles, and keeps the machine code on disk where it can."""
+    options: dict[str, Any] = {**OPTIONS, "nogil": True, **({"inline": "always"} if inline else {})}
 
     def decorate(function: Function) -> Function:
         try:
@@ -50,6 +57,14 @@ def _compile(*, parallel: bool = False, inline: bool = False) -> Callable[[Funct
             return numba.njit(**options)(function)  # type: ignore[no-any-return]
 
     return decorate
+
+
+def _task(function: Callable[[int], None]) -> Any:
+    """Compile a C function of a job's address, for `threads.share`."""
+    try:
+        return numba.cfunc("void(int64)", cache=True, **OPTIONS)(function)
+    except RuntimeError:  # no folder to keep it in
+        return numba.cfunc("void(int64)", **OPTIONS)(function)
 
 
 def _bitcast(source: Any, result: Any, llvm_type: Any) -> Any:
@@ -64,6 +79,26 @@ def _bitcast(source: Any, result: Any, llvm_type: Any) -> Any:
 
 _bits = _bitcast(types.float32, types.int32, ir.IntType(32))
 _float = _bitcast(types.int32, types.float32, ir.FloatType())
+
+
+def _as_pointer(_typing_context: Any, address: Any) -> Any:
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        return builder.inttoptr(arguments[0], ir.IntType(8).as_pointer())
+
+    return types.voidptr(address), generate
+
+
+def _count_one(_typing_context: Any, address: Any) -> Any:
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        counter = builder.inttoptr(arguments[0], ir.IntType(64).as_pointer())
+        return builder.atomic_rmw("add", counter, ir.Constant(ir.IntType(64), 1), "monotonic")
+
+    return types.int64(address), generate
+
+
+_pointer: Any = intrinsic(_as_pointer)
+_take_ticket: Any = intrinsic(_count_one)  # adds 1 to the number at an address and returns what it was, atomically
+carray: Any = numba.carray  # type: ignore[attr-defined]
 
 
 @_compile(inline=True)
@@ -124,16 +159,24 @@ def scan_rows(
                 _write_cell(gates, cell, cell, t + 1 if reverse else t - 1, t, b)
 
 
-@_compile(parallel=True)
-def scan_threads(
-    gates: Array, cell: Array, carry: Array, initial: Array, lengths: Any, offset: int, reverse: bool, threads: int,
-) -> None:  # fmt: skip
-    """`scan_rows`, the batch shared by threads."""
-    batch = cell.shape[1]
-    for thread in numba.prange(threads):
+@_task
+def scan_task(address: int) -> None:
+    """`scan_rows` for a `Job`, until no share of the batch is left."""
+    job = carray(_pointer(address), NUMBERS, np.int64)
+    steps, batch, units = job[STEPS], job[BATCH], job[UNITS]
+    gates = carray(_pointer(job[GATES]), (steps, batch, 4, units), f32)
+    cell = carray(_pointer(job[CELL]), (steps, batch, units), f32)
+    initial = carray(_pointer(job[INITIAL]), (1, batch, units), f32)
+    carry = carray(_pointer(job[CARRY]), (1, batch, units), f32)
+    lengths = carray(_pointer(job[LENGTHS]), batch, np.int64)
+    shares = job[SHARES]
+    while True:
+        share = _take_ticket(address)
+        if share >= shares:
+            return
         scan_rows(
-            gates, cell, carry, initial, lengths, offset, reverse,
-            batch * thread // threads, batch * (thread + 1) // threads,
+            gates, cell, carry, initial, lengths, job[AT], job[REVERSE] != 0,
+            batch * share // shares, batch * (share + 1) // shares,
         )  # fmt: skip
 
 
@@ -157,13 +200,13 @@ def _gates_back(gates: Array, cell_grad: Array, previous: Array, at: int, gate_g
 
 
 @_compile()
-def _pre_activations_back(gates: Array, gate_grad: Array, pre_grad: Array, at: int, t: int, b: int) -> None:
+def _pre_activations_back(gates: Array, gate_grad: Array, pre_grad: Array, t: int, b: int) -> None:
     for j in range(gates.shape[3]):
         i, f, g, o = gates[t, b, 0, j], gates[t, b, 1, j], gates[t, b, 2, j], gates[t, b, 3, j]
-        pre_grad[at, b, 0, j] = gate_grad[t, b, 0, j] * i * (ONE - i)
-        pre_grad[at, b, 1, j] = gate_grad[t, b, 1, j] * f * (ONE - f)
-        pre_grad[at, b, 2, j] = gate_grad[t, b, 2, j] * (ONE - g * g)
-        pre_grad[at, b, 3, j] = gate_grad[t, b, 3, j] * o * (ONE - o)
+        pre_grad[t, b, 0, j] = gate_grad[t, b, 0, j] * i * (ONE - i)
+        pre_grad[t, b, 1, j] = gate_grad[t, b, 1, j] * f * (ONE - f)
+        pre_grad[t, b, 2, j] = gate_grad[t, b, 2, j] * (ONE - g * g)
+        pre_grad[t, b, 3, j] = gate_grad[t, b, 3, j] * o * (ONE - o)
 
 
 @_compile()
@@ -174,10 +217,10 @@ def _carry_back(gates: Array, cell_grad: Array, later: int, t: int, b: int) -> N
 
 @_compile()
 def step_back(
-    t: int, at: int, gates: Array, cell: Array, initial: Array, lengths: Any, reverse: bool,
+    t: int, gates: Array, cell: Array, initial: Array, lengths: Any, reverse: bool,
     hidden_grad: Array, cell_grad: Array, gate_grad: Array, pre_grad: Array, start: int, stop: int,
 ) -> None:  # fmt: skip
-    """One timestep of `kernels.walk_back_` but for its matrix product; fills pre_grad[at]."""
+    """One timestep of `kernels.walk_back_` but for its matrix product; fills pre_grad[t]."""
     steps = cell.shape[0]
     later, earlier = (t - 1, t + 1) if reverse else (t + 1, t - 1)
     for b in range(start, stop):
@@ -188,20 +231,30 @@ def step_back(
             _gates_back(gates, cell_grad, cell, earlier, gate_grad, t, b)
         else:
             _gates_back(gates, cell_grad, initial, 0, gate_grad, t, b)
-        _pre_activations_back(gates, gate_grad, pre_grad, at, t, b)
+        _pre_activations_back(gates, gate_grad, pre_grad, t, b)
 
 
-@_compile(parallel=True)
-def step_back_threads(
-    t: int, at: int, gates: Array, cell: Array, initial: Array, lengths: Any, reverse: bool,
-    hidden_grad: Array, cell_grad: Array, gate_grad: Array, pre_grad: Array, threads: int,
-) -> None:  # fmt: skip
-    """`step_back`, the batch shared by threads."""
-    batch = cell.shape[1]
-    for thread in numba.prange(threads):
+@_task
+def step_back_task(address: int) -> None:
+    """`step_back` of the timestep job[AT] for a `Job`, until no share of the batch is left."""
+    job = carray(_pointer(address), NUMBERS, np.int64)
+    steps, batch, units = job[STEPS], job[BATCH], job[UNITS]
+    gates = carray(_pointer(job[GATES]), (steps, batch, 4, units), f32)
+    cell = carray(_pointer(job[CELL]), (steps, batch, units), f32)
+    initial = carray(_pointer(job[INITIAL]), (1, batch, units), f32)
+    lengths = carray(_pointer(job[LENGTHS]), batch, np.int64)
+    hidden_grad = carray(_pointer(job[HIDDEN_GRAD]), (steps, batch, units), f32)
+    cell_grad = carray(_pointer(job[CELL_GRAD]), (steps, batch, units), f32)
+    gate_grad = carray(_pointer(job[GATE_GRAD]), (steps, batch, 4, units), f32)
+    pre_grad = carray(_pointer(job[PRE_GRAD]), (steps, batch, 4, units), f32)
+    shares = job[SHARES]
+    while True:
+        share = _take_ticket(address)
+        if share >= shares:
+            return
         step_back(
-            t, at, gates, cell, initial, lengths, reverse, hidden_grad, cell_grad, gate_grad, pre_grad,
-            batch * thread // threads, batch * (thread + 1) // threads,
+            job[AT], gates, cell, initial, lengths, job[REVERSE] != 0, hidden_grad, cell_grad, gate_grad, pre_grad,
+            batch * share // shares, batch * (share + 1) // shares,
         )  # fmt: skip
 
 
@@ -232,7 +285,7 @@ def walk_rows_back(
     steps, batch, _ = cell.shape
     for step in range(steps):
         t, earlier = (step, step + 1) if reverse else (steps - 1 - step, steps - 2 - step)
-        step_back(t, t, gates, cell, initial, lengths, reverse, hidden_grad, cell_grad, gate_grad, pre_grad, 0, batch)
+        step_back(t, gates, cell, initial, lengths, reverse, hidden_grad, cell_grad, gate_grad, pre_grad, 0, batch)
         if 0 <= earlier < steps:
             for b in range(batch):
                 _add_product(pre_grad, t, b, weight, hidden_grad, earlier)

@@ -12,15 +12,17 @@ sigma and tanh, run the same steps as torch operations, which are also the oracl
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from .activations import Activation
+from .threads import count, share
 
 FEW_ROWS = 3  # up to so many, the compiled walk multiplies by itself
 MANY_UNITS = 8192  # B H from which threads share one timestep
@@ -82,12 +84,11 @@ def scan_(
     if kind.standard and _is_plain_float32(gates):
         from . import compiled
 
-        threads = _threads(cell.shape[1]) if cell.numel() >= MANY_NUMBERS else 1
-        arrays = (*_arrays(gates, cell, carry[None], initial[None], lengths), offset, kind.reverse)
-        if threads > 1:
-            compiled.scan_threads(*(*arrays, threads))
-        else:
-            compiled.scan_rows(*(*arrays, 0, cell.shape[1]))
+        job = _job(gates, cell, initial, lengths, kind)
+        job[compiled.AT], job[compiled.CARRY] = offset, _address(carry)
+        threads = count(cell.shape[1]) if cell.numel() >= MANY_NUMBERS else 1
+        job[compiled.SHARES] = threads if threads == 1 else min(2 * threads, cell.shape[1])
+        share(compiled.scan_task, job, threads)
         return
     steps = cell.shape[0]
     times = torch.arange(offset, offset + steps)[:, None]  # (T, 1)
@@ -146,18 +147,18 @@ def walk_back_(
     if kind.standard and weight_hr is None and _is_plain_float32(gates):
         from . import compiled
 
-        arrays = (*_arrays(gates, cell, initial[None], lengths), kind.reverse)
-        grads = _arrays(hidden_grad, cell_grad, gate_grad, pre_grad)
+        grads = (hidden_grad, cell_grad, gate_grad, pre_grad)
         if batch <= FEW_ROWS:
+            arrays = (*_arrays(gates, cell, initial[None], lengths), kind.reverse)
             weight = weight_hh.reshape(4, units, units).contiguous()
-            compiled.walk_rows_back(*arrays, *_arrays(weight), *grads)
+            compiled.walk_rows_back(*arrays, *_arrays(weight, *grads))
             return gate_grad, pre_grad
-        threads = _threads(batch) if batch * units >= MANY_UNITS else 1
+        job = _job(gates, cell, initial, lengths, kind)
+        job[compiled.HIDDEN_GRAD : compiled.PRE_GRAD + 1] = [_address(part) for part in grads]
+        threads = job[compiled.SHARES] = count(batch) if batch * units >= MANY_UNITS else 1
         for t in reversed(list(kind.order(steps))):
-            if threads > 1:
-                compiled.step_back_threads(*(t, t, *arrays, *grads, threads))
-            else:
-                compiled.step_back(*(t, t, *arrays, *grads, 0, batch))
+            job[compiled.AT] = t
+            share(compiled.step_back_task, job, threads)
             if 0 <= kind.earlier(t) < steps:
                 hidden_grad[kind.earlier(t)].addmm_(pre_grad[t].view(batch, -1), weight_hh)
         return gate_grad, pre_grad
@@ -204,11 +205,19 @@ def _arrays(*tensors: Tensor) -> tuple[Any, ...]:
     return tuple(tensor.detach().numpy() for tensor in tensors)
 
 
-_first_process: list[int] = []  # where threads were first used; a forked child's copy of them does not work
+def _address(tensor: Tensor) -> int:
+    assert tensor.is_contiguous(), "a kernel's arrays are contiguous"
+    return tensor.data_ptr()
 
 
-def _threads(rows: int) -> int:
-    """Return how many threads share `rows`: as many as torch uses, and one in a process forked from another."""
-    if not _first_process:
-        _first_process.append(os.getpid())
-    return min(torch.get_num_threads(), rows) if _first_process[0] == os.getpid() else 1
+def _job(gates: Tensor, cell: Tensor, initial: Tensor, lengths: Tensor, kind: Cell) -> NDArray[np.int64]:
+    """Return a job for a compiled task; the caller keeps the tensors alive, because it holds their addresses."""
+    from . import compiled
+
+    steps, batch, units = cell.shape
+    job = np.zeros(compiled.NUMBERS, dtype=np.int64)
+    job[compiled.STEPS], job[compiled.BATCH], job[compiled.UNITS] = steps, batch, units
+    job[compiled.REVERSE] = kind.reverse
+    job[compiled.GATES], job[compiled.CELL] = _address(gates), _address(cell)
+    job[compiled.INITIAL], job[compiled.LENGTHS] = _address(initial), _address(lengths)
+    return job

@@ -8,7 +8,7 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from gatelens.models import compiled, kernels
+from gatelens.models import compiled, kernels, threads
 from gatelens.models.activations import ACTIVATIONS
 from gatelens.models.kernels import Cell, linear, previous_cells, scan_, walk_back_
 
@@ -133,32 +133,34 @@ def test_the_compiled_scan_is_the_torch_scan(case):
 def test_float32_does_run_compiled(monkeypatch):
     """The tests above do compare two implementations: float32 calls the compiled scan and walk, float64 does not."""
     few, many = Case(3, 2, 5, reverse=False, seed=1), Case(3, 4, 5, reverse=False, seed=1)
-    for case in (few, many):  # compiled before anything is put in a kernel's place
-        case.scan(torch.float32)
-        case.back(torch.float32)
-    called = []
-
-    def spy(name):
-        original = getattr(compiled, name)
-
-        def wrapped(*args):
-            called.append(name)
-            return original(*args)
-
-        monkeypatch.setattr(compiled, name, wrapped)
-
-    for name in ("scan_rows", "scan_threads", "walk_rows_back", "step_back", "step_back_threads"):
-        spy(name)
+    shared = shared_tasks(monkeypatch)
+    walked = []
+    original = compiled.walk_rows_back
+    monkeypatch.setattr(compiled, "walk_rows_back", lambda *args: (walked.append(1), original(*args)))
     for case in (few, many):
         case.scan(torch.float64)
         case.back(torch.float64)
-    assert not called
+    assert not shared
     few.back(torch.float32)
-    assert set(called) == {"walk_rows_back"}
+    assert walked == [1]
+    assert not shared
     many.back(torch.float32)
-    assert set(called) == {"walk_rows_back", "step_back"}
+    assert shared == [(compiled.step_back_task, 1)] * 3
     few.scan(torch.float32)
-    assert set(called) == {"walk_rows_back", "step_back", "scan_rows"}
+    assert shared[3:] == [(compiled.scan_task, 1)]
+    assert walked == [1]
+
+
+def shared_tasks(monkeypatch):
+    """Return a list that fills with the tasks that threads share from now on, and how many threads."""
+    shared = []
+
+    def share(task, job, count):
+        shared.append((task, count))
+        threads.share(task, job, count)
+
+    monkeypatch.setattr(kernels, "share", share)
+    return shared
 
 
 @pytest.mark.usefixtures("two_threads")
@@ -168,12 +170,10 @@ def test_threads_share_a_scan(monkeypatch, reverse, batch):
     """Two threads that share the batch give bit for bit what one gives."""
     case = Case(7, batch, 6, reverse=reverse, seed=3)
     alone = case.scan(torch.float32)
-    called = []
-    original = compiled.scan_threads
-    monkeypatch.setattr(compiled, "scan_threads", lambda *args: (called.append(args[-1]), original(*args)))
+    tasks = shared_tasks(monkeypatch)
     monkeypatch.setattr(kernels, "MANY_NUMBERS", 1)
     shared = case.scan(torch.float32)
-    assert called == ([2] if batch > 1 else [])
+    assert tasks == [(compiled.scan_task, min(2, batch))]
     assert all(torch.equal(one, other) for one, other in zip(alone, shared, strict=True))
 
 
@@ -362,23 +362,11 @@ def test_threads_share_a_walk(monkeypatch, reverse):
     """Two threads that share each timestep give bit for bit what one gives."""
     case = Case(7, 5, 6, reverse=reverse, seed=3)
     alone = case.back(torch.float32)
-    called = []
-    original = compiled.step_back_threads
-    monkeypatch.setattr(compiled, "step_back_threads", lambda *args: (called.append(args[-1]), original(*args)))
+    tasks = shared_tasks(monkeypatch)
     monkeypatch.setattr(kernels, "MANY_UNITS", 1)
     shared = case.back(torch.float32)
-    assert called == [2] * 7
+    assert tasks == [(compiled.step_back_task, 2)] * 7
     assert all(torch.equal(one, other) for one, other in zip(alone, shared, strict=True))
-
-
-@pytest.mark.usefixtures("two_threads")
-def test_a_forked_process_uses_one_thread(monkeypatch):
-    """Threads do not survive a fork, so a process forked from the one that used them first keeps to one."""
-    monkeypatch.setattr(kernels, "_first_process", [])
-    assert kernels._threads(8) == 2
-    assert kernels._threads(1) == 1
-    monkeypatch.setattr(kernels, "_first_process", [-1])
-    assert kernels._threads(8) == 1
 
 
 def test_previous_cells():
