@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from .errors import ModelError
 from .inputs import valid_mask
 from .predictor import Predictor
 from .state import kept_buffers, seeded
@@ -120,10 +121,16 @@ class _Sums:
         self.lowest = self.highest = torch.zeros(())
 
     def add(self, layer: LayerTrace, valid: Tensor) -> None:
-        """Add a batch: a layer's values (B, T, H) where `valid` (B, T)."""
+        """Add a batch: a layer's values (B, T, H) where `valid` (B, T) and where the layer read at all.
+
+        A Keras model skips masked timesteps; every gate is 0 there.
+        """
+        read = torch.stack([getattr(layer, gate).ne(0).any(dim=2) for gate in GATES]).any(dim=0)
+        valid = valid.to(layer.cell_state.device) & read
+        if not bool(valid.any()):
+            return
         first = self.timesteps == 0
         self.timesteps += int(valid.sum())
-        valid = valid.to(layer.cell_state.device)
         for gate in GATES:
             size = getattr(layer, gate)[valid].abs()  # (n, H)
             above, below = (
@@ -141,6 +148,10 @@ class _Sums:
 
     def result(self, layer: str) -> LayerStatistics:
         """Return the statistics of all batches."""
+        if not self.timesteps:
+            raise ModelError(
+                f"{layer} reads no timestep of these inputs (all are masked), so its gates have no statistics."
+            )
         rates = -(self.log_forget / self.timesteps).numpy()  # (H,), how much is forgotten a timestep
         with np.errstate(divide="ignore"):
             half_lives = math.log(2) / np.maximum(rates, 0.0)

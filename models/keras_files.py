@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .data_spec import DataSpec
+from .data_spec import DataSpec, WindowSpec
 from .errors import SavedModelError
 from .keras_graph import KerasGraph, read_graph
 from .keras_layer import KerasLayer, shown
@@ -44,7 +44,8 @@ def from_keras(path: str | Path) -> LSTMModel | KerasModel:
     Returns:
         An `LSTMModel` if the model is one in other words, else a `KerasModel`; in eval mode, float32, on the CPU.
         Scores are logits: a sigmoid or softmax at the end is taken off and told by `config.task`.
-        `data.provenance["adopted"]` says what was found in the file and what was left out.
+        `data.provenance["adopted"]` says what was found in the file and what was left out, and `data.window` how many
+        timesteps the model was made for, where it says so.
 
     Raises:
         SavedModelError: The file is missing, damaged, not a Keras model, or holds a layer that gatelens does not read.
@@ -222,7 +223,7 @@ def _finish(model: KerasModel, path: Path, left_out: Sequence[str]) -> LSTMModel
         "found": found,
         "left_out": [*left_out, *dict.fromkeys(taken)],
     }
-    model.data = DataSpec(provenance={"adopted": adopted})
+    model.data = DataSpec(window=WindowSpec(length=graph.input_shape[0]), provenance={"adopted": adopted})
     result = as_lstm_model(model) or model
     for module in result.modules():
         if isinstance(module, nn.LSTM):

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from .activations import ACTIVATIONS
-from .errors import SavedModelError, nearest_name
+from .errors import InvalidInputError, SavedModelError, nearest_name
 
 Shape = tuple[int | None, ...]  # without the batch: (D,), or (T, D) with T None where any number of timesteps goes
 
@@ -52,7 +52,8 @@ class Flow:
         values: (B, T, D), (B, D), token ids (B, T), or a mask that the file computes by itself, bool (B, T).
         valid: Bool (B, T), False at the padding that `lengths` tells of; None where there is no axis of timesteps.
         mask: Bool (B, T), Keras's own mask, which travels with the values; None: nothing is masked.
-        times: Long (B, T), which timestep of the model's inputs stands at each place; None: they are in order.
+        times: Long (B, T), which timestep of the model's inputs stands at each place; None: they are in order, or
+            several stand at each.
     """
 
     values: Tensor
@@ -84,6 +85,13 @@ class Options:
     def refuse(self, problem: str) -> SavedModelError:
         """Return an error that names the layer."""
         return SavedModelError(f"{self.label} {problem}")
+
+    def refuse_timesteps(self, found: int, expected: int | None, why: str) -> InvalidInputError:
+        """Return an error for inputs of another length than the layer can take."""
+        return InvalidInputError(
+            f"inputs has {found} timesteps; expected {expected}, because {self.label} {why}. "
+            f"Cut longer sequences into windows of {expected}, and leave out shorter ones."
+        )
 
     def count(self, name: str) -> int:
         """Return a whole number, 1 or more."""
@@ -149,6 +157,7 @@ class KerasLayer(ABC):
         shapes: Shapes of what it reads.
 
     Attributes:
+        inputs: Shapes of what it reads.
         shape: Shape of what it returns.
         weights: Shapes of its weights, in Keras's order and layout; by the place where a `.keras` file keeps them.
         training_only: What of it plays no part in predictions.
@@ -171,6 +180,7 @@ class KerasLayer(ABC):
                     f"reads the shape {shown(shape)}; expected {' or '.join(_FORMS[rank] for rank in self.ranks)}."
                 )
         self.options = options
+        self.inputs = tuple(shapes)
         self.weights: dict[str, list[Shape]] = {}
         self.training_only: list[str] = []
         self.taken_off: str | None = None

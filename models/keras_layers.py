@@ -252,15 +252,13 @@ class Reshape(KerasLayer):
         flow = flows[0]
         if self.shape == self.before:
             return replace(flow, mask=None)
-        name, steps = self.options.label, flow.values.shape[1]
-        if steps != self.before[0]:
-            raise InvalidInputError(
-                f"inputs has {steps} timesteps; expected {self.before[0]}, because {name} joins all timesteps."
-            )
+        steps, expected = flow.values.shape[1], self.before[0]
+        if steps != expected:
+            raise self.options.refuse_timesteps(steps, expected, "joins all timesteps")
         if flow.valid is not None and not bool(flow.valid.all()):
             raise InvalidInputError(
-                f"lengths tells of padding; expected {steps} valid timesteps in each sequence, because {name} joins "
-                "all timesteps."
+                f"lengths tells of padding; expected {steps} valid timesteps in each sequence, because "
+                f"{self.options.label} joins all timesteps. Leave out the sequences that are shorter."
             )
         return Flow(flow.values.reshape(-1, *(size for size in self.shape if size is not None)))
 

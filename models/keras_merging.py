@@ -27,8 +27,13 @@ class Merging(KerasLayer):
         return broadcast(self.options, shapes)
 
     def run(self, module: Any, flows: Sequence[Flow]) -> Flow:
-        joined = reduce(type(self).join, (flow.values for flow in flows))
-        return Flow(joined, first_valid(flows), self.mask(flows), flows[0].times)
+        check_timesteps(self.options, self.inputs, flows)
+        joined = self.joined([flow.values for flow in flows])
+        return Flow(joined, first_valid(flows), self.mask(flows), common_times(flows))
+
+    def joined(self, values: Sequence[Tensor]) -> Tensor:
+        """Return all as one."""
+        return reduce(type(self).join, values)
 
     def mask(self, flows: Sequence[Flow]) -> Tensor | None:
         """Return the mask of the output: where any input counts (in Keras 2 all must); None if one is not masked."""
@@ -74,9 +79,8 @@ class Average(Merging):
 
     join = torch.add
 
-    def run(self, module: Any, flows: Sequence[Flow]) -> Flow:
-        total = super().run(module, flows)
-        return replace(total, values=total.values / len(flows))
+    def joined(self, values: Sequence[Tensor]) -> Tensor:
+        return super().joined(values) / len(values)
 
 
 class Concatenate(Merging):
@@ -87,9 +91,8 @@ class Concatenate(Merging):
         start = broadcast(self.options, [shape[:-1] for shape in shapes])
         return (*start, sum(width_of(self.options, shape) for shape in shapes))
 
-    def run(self, module: Any, flows: Sequence[Flow]) -> Flow:
-        joined = torch.cat([flow.values for flow in flows], dim=-1)
-        return Flow(joined, first_valid(flows), self.mask(flows), flows[0].times)
+    def joined(self, values: Sequence[Tensor]) -> Tensor:
+        return torch.cat(list(values), dim=-1)
 
     def mask(self, flows: Sequence[Flow]) -> Tensor | None:
         if all(flow.mask is None for flow in flows):
@@ -149,6 +152,7 @@ class Attention(KerasLayer):
 
     def run(self, module: Any, flows: Sequence[Flow]) -> Flow:
         query, value, key = (*flows, flows[1])[:3]
+        check_timesteps(self.options, (*self.inputs, self.inputs[1])[1:3], (value, key))
         scores = self.scores(query.values, key.values, module.scale if module is not None else 1.0)  # (B, Tq, Tv)
         shown_keys = scores.new_ones(scores.shape).bool() if value.mask is None else value.mask[:, None]
         if self.causal:
@@ -274,3 +278,32 @@ def _larger(one: int | None, other: int | None) -> int | None:
 def first_valid(flows: Sequence[Flow]) -> Tensor | None:
     """Return what is valid of several inputs with the same timesteps."""
     return next((flow.valid for flow in flows if flow.valid is not None and flow.valid.shape[1] > 1), flows[0].valid)
+
+
+def common_times(flows: Sequence[Flow]) -> Tensor | None:
+    """Return which timestep of the model's inputs stands at each place; None, as they are, if the inputs disagree."""
+    if all(flow.times is None for flow in flows):
+        return None
+    batch, steps = max((flow.values.shape[:2] for flow in flows), key=lambda shape: shape[1])
+    in_order = torch.arange(steps, device=flows[0].values.device).expand(batch, steps)
+    known = [in_order if flow.times is None else flow.times for flow in flows if flow.values.shape[1] == steps]
+    return known[0] if all(torch.equal(known[0], other) for other in known[1:]) else None
+
+
+def check_timesteps(options: Options, shapes: Sequence[Shape], flows: Sequence[Flow]) -> None:
+    """Refuse inputs of another length than the sequence has that a layer puts together with them, place by place.
+
+    Args:
+        options: The layer's.
+        shapes: What it was built for; a size of 1 goes with any.
+        flows: What it reads.
+
+    Raises:
+        InvalidInputError: The numbers of timesteps differ.
+    """
+    pairs = [(flow.values.shape[1], shape[0]) for flow, shape in zip(flows, shapes, strict=True) if len(shape) == 2]
+    found = {steps for steps, size in pairs if size != 1}
+    if len(found) > 1:
+        expected = next(size for _, size in pairs if size not in (None, 1))
+        steps = next(steps for steps in found if steps != expected)
+        raise options.refuse_timesteps(steps, expected, "puts them together with as many others")

@@ -102,7 +102,9 @@ def run_lstm(module: nn.LSTM, flow: Flow, *, backwards: bool, zero_masked: bool)
     compact = take(values, kept)
     seen = counted.cumsum(dim=1)  # (B, T), how many have counted so far
     packed = pack_padded_sequence(compact, seen[:, -1].clamp(min=1).cpu(), batch_first=True, enforce_sorted=False)
-    with reading(module, _composed(flow.times, _composed(order, kept))):
+    times = _composed(flow.times, _composed(order, kept))
+    assert times is not None
+    with reading(module, times.masked_fill(seen[:, -1:] == 0, -1)):  # packing wants a timestep of a row without any
         result, (last, _) = module(packed)
     output = pad_packed_sequence(result, batch_first=True, total_length=values.shape[1])[0]
     output = take(output, (seen - 1).clamp(min=0))

@@ -67,7 +67,7 @@ class LSTMCall:
 
     def check_untouched(self) -> None:
         """Refuse a call whose input, output or weights were overwritten since: its gates would be wrong numbers."""
-        if _versions(self.inputs, _data(self.output), *self.module.parameters()) != self.versions:
+        if _versions(self.inputs, _data(self.output), *flat_weights(self.module)) != self.versions:
             raise ModelError(_TOUCHED.format(self.path or "the LSTM"))
 
     def batch_first(self, output: Tensor | PackedSequence) -> Tensor:
@@ -80,14 +80,18 @@ class LSTMCall:
         return self.batch_first(output._replace(data=data) if isinstance(output, PackedSequence) else data)
 
     def along_inputs(self, layer: LayerTrace) -> LayerTrace:
-        """Return a layer of this call's timesteps (B, T, H) laid along those of the model's inputs."""
-        times = self.times
-        if times is None:
+        """Return a layer of this call's timesteps (B, T, H) laid along those of the model's inputs; 0 where none is."""
+        if self.times is None:
             return layer
+        batch, steps, _ = layer.shape
+        every = self.times.shape[1]
+        times = self.times[:, :steps]
+        read = valid_mask(self.lengths, steps).to(times.device) & (times >= 0)
+        places = torch.where(read, times, every)[..., None]  # one more, for what stands nowhere
 
         def place(values: Tensor) -> Tensor:
-            found = values.new_zeros(values.shape[0], times.shape[1], values.shape[2])
-            return found.scatter_(1, times[:, : values.shape[1], None].expand_as(values), values)
+            found = values.new_zeros(batch, every + 1, values.shape[2])
+            return found.scatter_(1, places.expand_as(values), values)[:, :every]
 
         return layer.map(place)
 
@@ -131,6 +135,7 @@ class CellSequence:
     versions: tuple[int, ...]
     autocast: torch.dtype | None = None
     steps: list[CellStep] = field(default_factory=list)
+    plain: bool = True  # whether nothing but torch's own code can have made the outputs
     steps_in_pass: int = 0  # since the root module was last called
     passes: int = 0
 
@@ -214,6 +219,7 @@ class Recording:
             self.calls.append(sequence)
         if sequence.passes != self.passes:
             sequence.passes, sequence.steps_in_pass = self.passes, 0
+        sequence.plain &= _is_plain(module)
         sequence.steps.append(step)
         sequence.steps_in_pass += 1
         self._sequence_of.update({id(part): sequence for part in step.handed})
@@ -267,7 +273,8 @@ def reading(module: nn.LSTM, times: Tensor | None) -> Iterator[None]:
     Args:
         module: An LSTM that is called inside the block.
         times: Long (B, T), a permutation of the T timesteps in each row: which one stands at each place of what the
-            module reads. Places after the module's last are not read. None: the module reads them as they are.
+            module reads; -1: none of them. Places after the module's last are not read. None: the module reads them as
+            they are.
     """
     if times is not None:
         module.__dict__[_TIMES] = times
@@ -444,18 +451,25 @@ def _capture(path: str, module: nn.LSTM, inputs: Any, state: State | None, outpu
         width = module.proj_size or module.hidden_size
         state = (values.new_zeros(count, batch, width), values.new_zeros(count, batch, module.hidden_size))
     initial_h, initial_c = (part.detach().reshape(count, batch, -1) for part in state)
-    versions = _versions(values, _data(sequence), *module.parameters())
+    versions = _versions(values, _data(sequence), *flat_weights(module))
     return LSTMCall(
         path, module, values, lengths, initial_h, initial_c, sequence, versions,
         plain=_is_plain(module), autocast=_autocast(values), times=module.__dict__.get(_TIMES),
     )  # fmt: skip
 
 
-def _is_plain(module: nn.LSTM) -> bool:
+def _is_plain(module: nn.Module) -> bool:
     """Whether the module is torch's own, with our hooks alone."""
-    hooks = {**module._forward_hooks, **module._forward_pre_hooks, **_global_forward_hooks}  # noqa: SLF001
-    foreign = [hook for hook in hooks.values() if not isinstance(getattr(hook, "__self__", None), _LSTMHook)]
-    return type(module) is nn.LSTM and not foreign and "forward" not in module.__dict__
+    every = (module._forward_hooks, module._forward_pre_hooks, _global_forward_hooks)  # noqa: SLF001
+    return (
+        type(module) in (nn.LSTM, nn.LSTMCell)
+        and "forward" not in module.__dict__
+        and all(
+            isinstance(getattr(hook, "__self__", None), (_LSTMHook, _CellHook))
+            for some in every
+            for hook in some.values()
+        )
+    )
 
 
 def _autocast(values: Tensor) -> torch.dtype | None:
@@ -469,6 +483,11 @@ def _batch_first(module: nn.LSTM, values: Tensor | PackedSequence, steps: int) -
     if values.ndim == 2:  # unbatched
         return values[None]
     return values if module.batch_first else values.transpose(0, 1)
+
+
+def flat_weights(module: nn.LSTM) -> list[Tensor]:
+    """Return the weights as the kernel is given them; many times faster than asking `parameters`."""
+    return module._flat_weights  # type: ignore[return-value]  # noqa: SLF001 - no public name
 
 
 def _data(values: Tensor | PackedSequence) -> Tensor:

@@ -8,11 +8,12 @@ import pytest
 import torch
 from torch import nn
 
-from gatelens.models import ModelError, gate_statistics
+from gatelens.models import ModelError, from_keras, gate_statistics
 from gatelens.models.gate_statistics import LayerStatistics
 from gatelens.models.trace import GATES
 from gatelens.reports.gate_words import gate_sentences
 from helpers.draws import make_inputs, make_model
+from helpers.keras_made import keras, saved, sequential
 
 
 @pytest.mark.parametrize("budget", [None, 1])
@@ -157,3 +158,19 @@ def test_words_of_the_extremes():
     assert ":" not in many.removeprefix("Dead units:")
     quiet = made(open_share=dict.fromkeys(GATES, 0.0), closed_share=dict.fromkeys(GATES, 0.0))
     assert "So " not in gate_sentences(quiet)[1]
+
+
+def test_masked_timesteps_count_for_nothing(tmp_path):
+    """What a Keras model skips is no gate that is shut: statistics are those of the timesteps it reads."""
+    made = sequential(
+        keras.Input((6,), dtype="int32"), keras.layers.Embedding(9, 3, mask_zero=True), keras.layers.LSTM(4),
+        keras.layers.Dense(1),
+    )  # fmt: skip
+    model = from_keras(saved(made, tmp_path))
+    padded, bare = torch.tensor([[0, 0, 3, 5, 0, 7]]), torch.tensor([[3, 5, 7]])
+    (found,), (expected,) = gate_statistics(model, padded).values(), gate_statistics(model, bare).values()
+    assert found.timesteps == 3
+    assert found.half_life == pytest.approx(expected.half_life, rel=1e-6)
+    assert found.closed_share == pytest.approx(expected.closed_share)
+    with pytest.raises(ModelError, match="reads no timestep of these inputs"):
+        gate_statistics(model, torch.zeros(1, 6, dtype=torch.long))

@@ -3,6 +3,7 @@
 import json
 import pickle
 import struct
+import sys
 import tracemalloc
 import zipfile
 
@@ -11,7 +12,9 @@ import numpy as np
 import pytest
 import torch
 
-from gatelens.models import LSTMModel
+from gatelens.cli import main
+from gatelens.explainers import GateSaliency
+from gatelens.models import LSTMModel, WindowSpec, load
 from gatelens.models.keras_files import from_keras
 from gatelens.models.keras_model import KerasModel
 from helpers.keras_made import (
@@ -66,6 +69,84 @@ def test_what_is_found_and_left_out_is_told(model, tmp_path, form):
     assert any("the sigmoid of dense" in found and "scores are logits" in found for found in adopted["found"])
     assert "the compile settings (optimizer, loss, metrics)" in adopted["left_out"]
     assert (ours.config.task, ours.config.hidden_sizes) == ("binary", (3,))
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_the_window_is_that_of_the_input(model, tmp_path, form):
+    """A fixed number of timesteps is the window that tables are cut to, of floats and ids; saving keeps it."""
+    ours = from_keras(saved(model, tmp_path, form))
+    assert ours.data.window == WindowSpec(length=4)
+    assert load(ours.save(tmp_path / "saved")).data.window.length == 4
+    tokens = sequential(keras.Input((7,)), layers.Embedding(5, 2, mask_zero=True), layers.LSTM(3), layers.Dense(1))
+    assert from_keras(saved(tokens, tmp_path, form)).data.window == WindowSpec(length=7)
+    free = sequential(keras.Input((None, 2)), layers.LSTM(3), layers.Dense(1))
+    assert from_keras(saved(free, tmp_path, form)).data.window == WindowSpec()
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Run the command in this process and return (exit code, standard output, standard error)."""
+
+    def call(*words):
+        monkeypatch.setattr(sys, "argv", ["gatelens", *map(str, words)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        out, err = capsys.readouterr()
+        return int(ended.value.code or 0), out, err
+
+    return call
+
+
+def table(path, rows, seed=0):
+    """Write a CSV of two columns and return its numbers."""
+    values = np.random.default_rng(seed).normal(size=(rows, 2)).round(6)
+    path.write_text("a,b\n" + "".join(f"{one},{other}\n" for one, other in values))
+    return values.astype("float32")
+
+
+def whole_sequence():
+    return sequential(
+        keras.Input((4, 2)), layers.LSTM(3, return_sequences=True), layers.Flatten(), layers.Dense(1, name="head")
+    )
+
+
+@pytest.mark.parametrize("build", [whole_sequence, lambda: sequential(keras.Input((4, 2)), layers.LSTM(3))])
+@pytest.mark.parametrize("form", FORMATS)
+def test_the_command_line_cuts_a_table_to_the_window(run, tmp_path, form, build):
+    """A CSV longer than the model's timesteps is explained at its newest window, or at all; Keras predicts the same."""
+    made = build()
+    file, csv = saved(made, tmp_path, form), tmp_path / "data.csv"
+    values = table(csv, 10)
+    for words, starts in (([], [6]), (["--windows", "all", "--stride", "3"], [0, 3, 6])):
+        windows = np.stack([values[start : start + 4] for start in starts])
+        code, out, err = run("explain", file, "--input", csv, "--target", "0", "--json", *words)
+        assert code == 0, err
+        samples = json.loads(out)["integrated_gradients"]["samples"]
+        assert [len(sample["timesteps"]) for sample in samples] == [4] * len(starts)
+        found = [sample["prediction"] for sample in samples]
+        np.testing.assert_allclose(found, predicted(made, windows)[:, 0], rtol=1e-5, atol=1e-5)
+
+
+def test_the_command_line_explains_gates_of_a_graph(run, tmp_path):
+    """Gate saliency of the newest window goes by the same way, with the numbers of the Python call."""
+    file, csv = saved(whole_sequence(), tmp_path), tmp_path / "data.csv"
+    values = table(csv, 10)
+    code, out, err = run("explain", file, "-i", csv, "-m", "gate_saliency", "--json")
+    assert code == 0, err
+    expected = GateSaliency(from_keras(file)).explain(values[None, -4:]).timesteps
+    assert expected.all()
+    found = json.loads(out)["gate_saliency"]["samples"][0]["timesteps"]
+    np.testing.assert_allclose(found, expected[0], rtol=1e-5, atol=1e-7)
+
+
+def test_the_command_line_refuses_a_table_that_is_too_short(run, tmp_path):
+    """Fewer rows than timesteps are refused by both numbers, in one sentence."""
+    file, csv = saved(whole_sequence(), tmp_path), tmp_path / "data.csv"
+    table(csv, 3)
+    code, _, err = run("explain", file, "-i", csv)
+    assert code != 0
+    assert "data.csv has 3 rows; the model reads 4 timesteps" in " ".join(err.split())
+    assert "Traceback" not in err
 
 
 def test_dropout_and_state_are_told_as_left_out(tmp_path):
@@ -302,6 +383,29 @@ def test_other_content(tmp_path, name, content, message):
     file = tmp_path / name
     file.write_bytes(content)
     refused(file, message)
+
+
+class Trap:
+    """Runs code when it is unpickled."""
+
+    def __init__(self, touched):
+        self.touched = touched
+
+    def __reduce__(self):
+        return (open, (str(self.touched), "w"))
+
+
+@pytest.mark.parametrize("name", ["model.keras", "model.h5"])
+def test_a_pickle_under_another_name(tmp_path, name):
+    """A pickle, alone or in the zip that torch.save writes, is refused, and nothing in it is run."""
+    file, touched = tmp_path / name, tmp_path / "touched"
+    file.write_bytes(pickle.dumps(Trap(touched)))
+    refused(file, "neither a zip")
+    torch.save({"weights": Trap(touched)}, file)
+    refused(file, "zip file has no config.json")
+    assert not touched.exists()
+    pickle.loads(pickle.dumps(Trap(touched))).close()
+    assert touched.exists()
 
 
 def test_missing_file_and_folder(tmp_path):

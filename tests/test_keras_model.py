@@ -354,10 +354,28 @@ def test_a_model_that_joins_all_timesteps_refuses_padding(models, name):
     """Where all timesteps become one vector, padding and other lengths are refused with a reason."""
     _, ours = models(name)
     inputs = draw(ours)
-    with pytest.raises(InvalidInputError, match="joins all timesteps"):
+    with pytest.raises(InvalidInputError, match=r"joins all timesteps\. Leave out"):
         ours(inputs, [T, T, 2, T, T])
-    with pytest.raises(InvalidInputError, match=f"expected {T}, because"):
-        ours(inputs[:, :4])
+    for steps in (1, 4, T + 2):
+        message = rf"inputs has {steps} timesteps; expected {T}, because .*'{name}.*\. Cut longer .* windows of {T},"
+        with pytest.raises(InvalidInputError, match=message):
+            ours(np.concatenate([inputs, inputs], axis=1)[:, :steps])
+
+
+@pytest.mark.parametrize("name", SHAPED)
+def test_other_layers_read_any_number_of_timesteps(models, name):
+    """A fixed number of timesteps in Keras's Input binds nobody else: longer sequences are read, to their ends."""
+    _, ours = models(name)
+    inputs = draw(ours, seed=2)
+    longer = np.concatenate([inputs, draw(ours, seed=3)[:, :4]], axis=1)
+    with torch.no_grad():
+        cut = ours(longer, [T] * len(longer))
+        shorter = ours(inputs)
+        whole = ours(longer)
+    torch.testing.assert_close(cut[:, : shorter.shape[1]], shorter, rtol=1e-5, atol=1e-5)
+    assert len(whole) == len(longer)
+    if name not in ("softmax of one", "reference, softmax of one"):
+        assert not torch.allclose(whole[:, -1], cut[:, -1], atol=1e-4)
 
 
 @pytest.mark.parametrize("name", [name for name in SHAPED if "masked" not in name and "softmax of one" not in name])

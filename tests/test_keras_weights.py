@@ -158,3 +158,21 @@ def test_weights_that_do_not_fit_in_a_legacy_file(legacy):
     with h5py.File(legacy, "r+") as file:
         del file["model_weights"][layer].attrs["weight_names"]
     refused(legacy, "cannot be read")
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (np.zeros((1, 3), "float32"), r"shape \(1, 3\); its config expects \(3, 1\)"),
+        (np.zeros((3, 1), "int32"), "holds int32 values; expected floats"),
+        (np.full((3, 1), np.nan, "float32"), "NaN or infinite"),
+        (np.full((3, 1), -np.inf, "float32"), "NaN or infinite"),
+        (np.full((3, 1), 1e300), "NaN or infinite"),
+    ],
+)
+def test_numbers_that_do_not_fit_in_a_legacy_file(legacy, values, message):
+    """The weights themselves are looked at alike in .h5: shape, type, NaN and infinity."""
+    with h5py.File(legacy, "r+") as file:
+        kernel = next(name for name in names_of(file) if "dense" in name and name.endswith("kernel"))
+        replaced(kernel, values)(file)
+    refused(legacy, message)
