@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
 if TYPE_CHECKING:
+    import pandas as pd
     from rich.console import Console
+    from rich.table import Table
 
     from ..explainers import Attribution
-    from ..models import SequenceData, SequenceModel
+    from ..models import DataSpec, SequenceData, SequenceModel
     from ..models.config import Pooling, Task
     from ..models.predictor import Output
 
@@ -39,7 +42,12 @@ METHOD = Annotated[
 ]
 TARGET = Annotated[
     str | None,
-    typer.Option("--target", "-t", help="Class or output to explain: name, number, or TIMESTEP,OUTPUT."),
+    typer.Option(
+        "--target",
+        "-t",
+        help="Class or output to explain: name, number, or TIMESTEP,OUTPUT, for outputs of each timestep. "
+        "Numbers count from 0; timestep -1 is the last.",
+    ),
 ]
 BASELINE = Annotated[
     str | None,
@@ -52,10 +60,19 @@ END = Annotated[
     str | None, typer.Option(help="Explain the window that ends at this time, e.g. 2010-10-05T18:03; else the newest.")
 ]
 WINDOWS = Annotated[str, typer.Option(help='"last": the newest window (of each id), or "all" of them.')]
+WINDOW = Annotated[
+    int | None,
+    typer.Option(
+        help="Rows of a window, for models that do not say; else the whole table (of each id) is one sequence."
+    ),
+]
 STRIDE = Annotated[int, typer.Option(help="Rows from one window to the next, with --windows all.")]
 ID_COLUMN = Annotated[str | None, typer.Option(help="Column that tells sequences apart.")]
 SEED = Annotated[int, typer.Option(help="Seed of everything random.")]
 JSON = Annotated[bool, typer.Option("--json", help="Print JSON on standard output, for programs.")]
+
+
+CHANGE_ASSUMED = "change what is assumed with --pooling and --task"
 
 
 def console() -> Console:
@@ -72,6 +89,18 @@ def plain(text: object) -> Any:
     return Text(str(text))
 
 
+def hanging(rows: Iterable[tuple[str, str]], *, justify: Literal["left", "right"] = "left") -> Table:
+    """Return rows of (mark, sentence) for the console; where a sentence is wrapped, it goes on below its beginning."""
+    from rich.table import Table
+
+    grid = Table.grid(padding=(0, 2 if justify == "right" else 1))
+    grid.add_column(justify=justify, no_wrap=True)
+    grid.add_column()
+    for mark, sentence in rows:
+        grid.add_row(plain(mark), plain(sentence))
+    return grid
+
+
 def say(text: str) -> None:
     """Write a line for the person at the terminal, on standard error."""
     sys.stderr.write(text + "\n")
@@ -85,14 +114,18 @@ def print_json(values: Any) -> None:
 def read_model(
     path: Path, *, task: str | None = None, pooling: str | None = None, quiet: bool = False
 ) -> SequenceModel:
-    """Return the model at `path`, whatever kind of file it is; say what was assumed about it."""
+    """Return the model at `path`, whatever kind of file it is; say what was assumed about it and what left out."""
     from ..models import open_model
 
     model = open_model(path, task=cast("Task | None", task), pooling=cast("Pooling | None", pooling))
     adopted = model.data.provenance.get("adopted", {}) if model.data is not None else {}
     if not quiet:
-        for sentence in (*adopted.get("assumed", ()), *adopted.get("left_out", ())):
+        for sentence in adopted.get("assumed", ()):
             say(f"note: {path.name}: {sentence}")
+        if adopted.get("assumed"):
+            say(f"note: {CHANGE_ASSUMED}")
+        if adopted.get("left_out"):
+            say(f"note: {path.name}: not taken over: {'; '.join(adopted['left_out'])}")
     return model
 
 
@@ -101,34 +134,29 @@ def read_sequences(
     path: Path,
     *,
     windows: str = "last",
+    window: int | None = None,
     stride: int = 1,
     end: str | None = None,
     id_column: str | None = None,
 ) -> SequenceData:
-    """Return the sequences of a CSV as the model reads them."""
-    from dataclasses import replace
-
+    """Return the sequences of a CSV as the model reads them; what the model does not say of them is added to it."""
     from ..models import DataSpec, InvalidInputError, SequenceData
-    from ..models.table import read_table, spec_of_columns
+    from ..models.table import read_table
 
     if windows not in ("last", "all"):
         raise InvalidInputError(f'--windows is {windows!r}; expected "last" or "all".')
     frame = read_table(path)
-    spec = model.data or DataSpec()
+    spec = _with_window(model.data or DataSpec(), window)
     if not spec.features and spec.vocabulary is None:
-        if model.config.input_size is None:
-            raise InvalidInputError(
-                "this model reads token ids, and its data.json has no vocabulary, so a CSV cannot be turned into ids; "
-                "use the Python API with ids."
+        read = _with_ids if model.config.reads_tokens else _with_columns
+        spec = read(spec, model, frame, path, id_column)
+        if spec.window.length is None and not model.config.reads_tokens:
+            say(
+                f"note: {path.name}: the whole table{'' if id_column is None else ' of each id'} is one sequence, "
+                "because the model does not say how many rows a window has; if it was trained on windows, give "
+                "their length with --window."
             )
-        dropped = [] if id_column is None else [id_column]
-        known = spec_of_columns(frame.drop(columns=dropped, errors="ignore"), model.config.input_size, str(path))
-        spec = replace(spec, features=known.features)
-        model.data = spec
-        say(
-            f"note: {path.name}: the columns {', '.join(known.feature_names)} are read as they stand, because the "
-            "model does not say how its inputs were scaled; if it was trained on scaled numbers, give it those."
-        )
+    model.data = spec
     data = SequenceData.from_frame(
         frame, spec, windows="all" if windows == "all" else "last", stride=stride, end=end, id_column=id_column,
         source=str(path),
@@ -138,19 +166,80 @@ def read_sequences(
     return data
 
 
+def _with_window(spec: DataSpec, length: int | None) -> DataSpec:
+    """Return the spec with windows of that many rows, unless the model says its own."""
+    from dataclasses import replace
+
+    from ..models import InvalidInputError
+
+    if length is None:
+        return spec
+    if length < 1:
+        raise InvalidInputError(f"--window is {length}; expected a number of rows, 1 or more.")
+    if spec.window.length not in (None, length):
+        raise InvalidInputError(f"--window is {length}, but the model reads {spec.window.length} rows; leave it out.")
+    return replace(spec, window=replace(spec.window, length=length))
+
+
+def _with_columns(
+    spec: DataSpec, model: SequenceModel, frame: pd.DataFrame, path: Path, id_column: str | None
+) -> DataSpec:
+    """Return the spec with the table's number columns for features, unscaled."""
+    from dataclasses import replace
+
+    from ..models.table import spec_of_columns
+
+    others = frame.drop(columns=[] if id_column is None else [id_column], errors="ignore")
+    known = spec_of_columns(others, model.config.input_size, str(path))
+    unread = [str(name) for name in others.columns if str(name) not in known.feature_names]
+    say(
+        f"note: {path.name}: the columns {', '.join(known.feature_names)} are read as they stand, because the model "
+        "does not say how its inputs were scaled; if it was trained on scaled numbers, give it those."
+        + (f" Not read: {', '.join(unread)}." if unread else "")
+    )
+    return replace(spec, features=known.features)
+
+
+def _with_ids(
+    spec: DataSpec, model: SequenceModel, frame: pd.DataFrame, path: Path, _id_column: str | None
+) -> DataSpec:
+    """Return the spec of a model that knows no words: the table holds the ids themselves."""
+    from dataclasses import replace
+
+    from ..models import InvalidInputError
+    from ..models.table import TOKEN_COLUMN
+
+    size = model.config.vocab_size
+    assert size is not None  # it reads tokens
+    if TOKEN_COLUMN not in frame.columns or frame[TOKEN_COLUMN].dtype.kind not in "iu":
+        raise InvalidInputError(
+            f"{path} has no column {TOKEN_COLUMN!r} of whole numbers; the model reads token ids, 0 to {size - 1}, and "
+            "does not say which word each one is, so the table must hold the ids."
+        )
+    say(f"note: {path.name}: {TOKEN_COLUMN!r} is read as token ids, because the model does not say its words.")
+    return replace(spec, vocabulary=tuple(str(token) for token in range(size)))
+
+
 def explain_sequences(
     model: SequenceModel,
     data: SequenceData,
-    methods: list[str],
+    methods: list[str] | None,
     *,
     target: str | None = None,
     baseline: str | None = None,
     output: str | None = None,
     seed: int = 0,
 ) -> dict[str, Attribution]:
-    """Explain sequences by several methods, with a progress bar where a person watches."""
+    """Explain sequences by several methods, with a progress bar where a person watches; None: those that fit."""
     from ..explainers import explain
+    from ..models import InvalidInputError
 
+    if target is None and model.config.task != "multiclass" and model.config.output_size > 1:
+        names = ", ".join(model.data.classes or model.data.outputs) if model.data is not None else ""
+        raise InvalidInputError(
+            f"this {model.config.task} model has {model.config.output_size} outputs, and none is the natural one; "
+            f"choose one with --target, 0 to {model.config.output_size - 1}{f' ({names})' if names else ''}."
+        )
     classes = model.config.task in ("binary", "multiclass")
     explained = cast("Output", output or ("probability" if classes else "logit"))  # a wrong word: Predictor refuses it
     return explain(

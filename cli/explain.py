@@ -21,9 +21,11 @@ from .common import (
     STRIDE,
     TARGET,
     TASK,
+    WINDOW,
     WINDOWS,
     console,
     explain_sequences,
+    hanging,
     print_json,
     read_model,
     read_sequences,
@@ -47,6 +49,7 @@ def explain(
     baseline: BASELINE = None,
     output: OUTPUT = None,
     end: END = None,
+    window: WINDOW = None,
     windows: WINDOWS = "last",
     stride: STRIDE = 1,
     id_column: ID_COLUMN = None,
@@ -61,7 +64,9 @@ def explain(
     if out is not None and out.suffix != ".nc":
         raise InvalidInputError(f"--out is {out}; expected a name that ends in .nc, e.g. attribution.nc.")
     loaded = read_model(model, task=task, pooling=pooling)
-    data = read_sequences(loaded, input, windows=windows, stride=stride, end=end, id_column=id_column)
+    data = read_sequences(
+        loaded, input, window=window, windows=windows, stride=stride, end=end, id_column=id_column
+    )  # fmt: skip
     methods = method or ["integrated_gradients"]
     found = explain_sequences(loaded, data, methods, target=target, baseline=baseline, output=output, seed=seed)
     files = {}
@@ -88,6 +93,8 @@ def _as_json(attribution: Attribution, path: str | None) -> dict[str, Any]:
             {
                 "sample": sample,
                 "explained": explained_name(attribution, index),
+                "target_output": int(attribution.dataset["target_output"][index]),
+                "target_timestep": _timestep(attribution, index),
                 "prediction": float(attribution.prediction[index]),
                 "baseline_prediction": float(attribution.baseline_prediction[index]),
                 "completeness_gap": float(attribution.completeness_gap[index]),
@@ -115,8 +122,16 @@ def _features(attribution: Attribution, index: int) -> dict[str, float] | None:
     }
 
 
+def _timestep(attribution: Attribution, index: int) -> int | None:
+    """Return which timestep's output is explained, from 0; None of models with one output a sequence."""
+    timestep = attribution.diagnostic("target_timestep")
+    return None if timestep is None else int(timestep[index])
+
+
 def _print(name: str, attribution: Attribution) -> None:
     """Print the reasons of the first samples."""
+    from rich.padding import Padding
+
     from ..reports.prediction import explained_name
     from ..reports.reasons import find_reasons
     from ..reports.wording import effect, level, method_name
@@ -125,11 +140,13 @@ def _print(name: str, attribution: Attribution) -> None:
     shown = min(len(attribution), 5)
     for index in range(shown):
         prediction = level(float(attribution.prediction[index]), attribution)
-        what = f"{attribution.sample_names[index]}, {explained_name(attribution, index)} {prediction}"
+        timestep = _timestep(attribution, index)
+        where = "" if timestep is None else f" at timestep {timestep + 1}"
+        what = f"{attribution.sample_names[index]}, {explained_name(attribution, index)}{where}: {prediction}"
         out.print(f"{method_name(name)}: {what}", style="bold", markup=False)
         reasons, rest = find_reasons(attribution, index)
-        for reason in reasons:
-            out.print(f"  {reason.effect_text:>12}  {reason.name} {reason.text}", markup=False)
+        rows = [(reason.effect_text, f"{reason.name} {reason.text}") for reason in reasons]
+        out.print(Padding(hanging(rows, justify="right"), (0, 0, 0, 2)))
         if rest:
             out.print(f"  {rest}", markup=False)
         change = float(attribution.prediction[index] - attribution.baseline_prediction[index])

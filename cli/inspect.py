@@ -9,13 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .common import (
+    CHANGE_ASSUMED,
     ID_COLUMN,
     JSON,
     MODEL,
     POOLING,
     STRIDE,
     TASK,
+    WINDOW,
     console,
+    hanging,
     plain,
     print_json,
     read_model,
@@ -25,6 +28,7 @@ from .common import (
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
     from ..models import LayerStatistics, SequenceModel
     from ..reports.model_card import ModelCard
@@ -35,6 +39,7 @@ INPUT = Annotated[Path | None, typer.Option("--input", "-i", help="CSV; adds wha
 def inspect(
     model: MODEL,
     input: INPUT = None,  # noqa: A002 - the option is called --input
+    window: WINDOW = None,
     stride: STRIDE = 1,
     id_column: ID_COLUMN = None,
     task: TASK = None,
@@ -42,28 +47,26 @@ def inspect(
     json: JSON = False,
 ) -> None:
     """Show what a saved model is and how good; with a CSV, what its gates do there."""
+    from ..models import gate_statistics
     from ..reports import describe
 
     loaded = read_model(model, task=task, pooling=pooling, quiet=True)
     card = describe(loaded)
-    statistics = None if input is None else _statistics(loaded, input, stride, id_column)
+    data = None
+    statistics: dict[str, LayerStatistics] = {}
+    if input is not None:
+        data = read_sequences(loaded, input, windows="all", window=window, stride=stride, id_column=id_column)
+        statistics = gate_statistics(loaded, data.inputs, lengths=data.lengths)
     if json:
-        gates = None if statistics is None else {name: found.to_dict() for name, found in statistics.items()}
-        print_json({**asdict(card), "gates": gates})
+        gates = None if data is None else {name: found.to_dict() for name, found in statistics.items()}
+        print_json({**asdict(card), "sequences": None if data is None else len(data), "gates": gates})
         return
     out = console()
     _print_card(out, card)
-    if statistics is None:
+    if data is None:
         say("Add --input CSV to see what the gates do on data.")
     else:
-        _print_statistics(out, loaded, statistics)
-
-
-def _statistics(model: SequenceModel, path: Path, stride: int, id_column: str | None) -> dict[str, LayerStatistics]:
-    from ..models import gate_statistics
-
-    data = read_sequences(model, path, windows="all", stride=stride, id_column=id_column)
-    return gate_statistics(model, data.inputs, lengths=data.lengths)
+        _print_statistics(out, loaded, statistics, sequences=len(data))
 
 
 def _print_card(out: Console, card: ModelCard) -> None:
@@ -76,27 +79,30 @@ def _print_card(out: Console, card: ModelCard) -> None:
     for label, text in card.rows:
         about.add_row(label, plain(text))
     out.print(about)
-    told = (("Found in the file", card.found), ("Assumed", card.assumed), ("Not taken over", card.left_out))
+    told = (
+        ("Found in the file", card.found),
+        (f"Assumed ({CHANGE_ASSUMED})", card.assumed),
+        ("Not taken over", card.left_out),
+    )
     for title, sentences in told:
         if sentences:
             out.print(f"\n[bold]{title}[/bold]")
-            for sentence in sentences:
-                out.print(plain(f"- {sentence}"))
+            out.print(hanging([("-", sentence) for sentence in sentences]))
     out.print("\n[bold]Layers[/bold]")
-    layers = Table("Name", "Kind", "Reads", "Gives", "Parameters", box=None, pad_edge=False)
+    layers = _table("Name", "Kind", numbers=("Reads", "Gives", "Parameters"))
     for name, kind, reads, gives, count in card.layers:
         layers.add_row(*(plain(cell) for cell in (name, kind, reads, gives, f"{count:,}")))
     out.print(layers)
     if card.features:
         out.print("\n[bold]Features[/bold]")
-        features = Table("Name", "Unit", "Made from", "Center", "Scale", box=None, pad_edge=False)
+        features = _table("Name", "Unit", "Made from", numbers=("Center", "Scale"))
         for name, unit, made, center, scale in card.features:
             features.add_row(*(plain(cell) for cell in (name, unit, made, f"{center:g}", f"{scale:g}")))
         out.print(features)
     if card.metrics:
         out.print("\n[bold]On held-out data[/bold]")
         names = list(dict.fromkeys(metric for row in card.metrics.values() for metric in row))
-        metrics = Table("", *(escape(name.replace("_", " ")) for name in names), box=None, pad_edge=False)
+        metrics = _table("", numbers=tuple(escape(name.replace("_", " ")) for name in names))
         for name, row in card.metrics.items():
             metrics.add_row(
                 plain(name.replace("_", " ")), *(f"{row[metric]:.3f}" if metric in row else "" for metric in names)
@@ -104,22 +110,32 @@ def _print_card(out: Console, card: ModelCard) -> None:
         out.print(metrics)
 
 
-def _print_statistics(out: Console, model: SequenceModel, statistics: dict[str, LayerStatistics]) -> None:
+def _table(*titles: str, numbers: tuple[str, ...]) -> Table:
+    """Return an empty table: columns of words, then columns of numbers, which end below one another."""
     from rich.table import Table
 
-    from ..reports.gate_words import gate_sentences, steps_words
+    table = Table(box=None, pad_edge=False)
+    for title in titles:
+        table.add_column(title, overflow="fold")
+    for title in numbers:
+        table.add_column(title, justify="right", overflow="fold")
+    return table
+
+
+def _print_statistics(
+    out: Console, model: SequenceModel, statistics: dict[str, LayerStatistics], *, sequences: int
+) -> None:
+    from ..reports.gate_words import dead_words, gate_sentences, steps_count
     from ..reports.wording import percent
 
     count = next(iter(statistics.values())).timesteps
-    out.print(f"\n[bold]Gates on this data[/bold] ({count:,} timesteps; share of saturated gates)")
-    table = Table(
-        "Layer", "Input", "Forget", "Candidate", "Output", "Memory half-life", "Dead units",
-        box=None, pad_edge=False,
-    )  # fmt: skip
+    out.print("\n[bold]Gates on this data[/bold]")
+    out.print(f"{sequences:,} sequence{'' if sequences == 1 else 's'}, {count:,} timestep{'' if count == 1 else 's'}; "
+              "for each gate the share of saturated values")  # fmt: skip
+    table = _table("Layer", numbers=("Input", "Forget", "Candidate", "Output", "Half-life\n(timesteps)", "Dead\nunits"))
     for name, found in statistics.items():
         shares: list[Any] = [plain(percent(share)) for share in found.saturated_share.values()]
-        half_life = plain(steps_words(found.mean_half_life))
-        table.add_row(plain(name), *shares, half_life, f"{len(found.resting_units)} of {len(found.unit_ranges)}")
+        table.add_row(plain(name), *shares, plain(steps_count(found.mean_half_life)), plain(dead_words(found)))
     out.print(table)
     interval = model.data.window.interval_seconds if model.data is not None else None
     for name, found in statistics.items():

@@ -23,6 +23,7 @@ from .common import (
     STRIDE,
     TARGET,
     TASK,
+    WINDOW,
     WINDOWS,
     explain_sequences,
     print_json,
@@ -45,6 +46,7 @@ def report(
     baseline: BASELINE = None,
     output: OUTPUT = None,
     end: END = None,
+    window: WINDOW = None,
     windows: WINDOWS = "last",
     stride: STRIDE = 1,
     id_column: ID_COLUMN = None,
@@ -56,7 +58,6 @@ def report(
     json: JSON = False,
 ) -> None:
     """Explain the predictions for a CSV on one HTML page."""
-    from ..explainers import DEFAULT_METHODS
     from ..models import InvalidInputError
     from ..reports import Report
     from ..reports.report import MOST_SAMPLES
@@ -64,18 +65,19 @@ def report(
     if out.suffix.lower() not in (".html", ".htm"):
         raise InvalidInputError(f"--out is {out}; expected a name that ends in .html, e.g. report.html.")
     loaded = read_model(model, task=task, pooling=pooling)
-    data = read_sequences(loaded, input, windows=windows, stride=stride, end=end, id_column=id_column)
+    data = read_sequences(
+        loaded, input, window=window, windows=windows, stride=stride, end=end, id_column=id_column
+    )  # fmt: skip
     if len(data) > MOST_SAMPLES:
         raise InvalidInputError(
             f"{input} has {len(data)} sequences; a report shows up to {MOST_SAMPLES}. Choose fewer with "
             "--windows last, --stride or --end, or explain them all with `gatelens explain`."
         )
-    methods = method or list(DEFAULT_METHODS)
-    found = explain_sequences(loaded, data, methods, target=target, baseline=baseline, output=output, seed=seed)
+    found = explain_sequences(loaded, data, method, target=target, baseline=baseline, output=output, seed=seed)
     command = _command(redact=redact)
     path = Report(found, model=loaded, title=title, redact=redact, command=command).save(out)
     if json:
-        print_json({"report": str(path), "samples": len(data), "methods": methods})
+        print_json({"report": str(path), "samples": len(data), "methods": list(found)})
         return
     say(f"wrote {path}")
 

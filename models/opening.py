@@ -12,6 +12,7 @@ from .sequence_model import SequenceModel
 from .torch_files import from_torch
 
 KERAS_SUFFIXES = (".keras", ".h5", ".hdf5")
+TENSORFLOW_FILE = "saved_model.pb"
 TORCH_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".safetensors")
 
 
@@ -38,7 +39,7 @@ def open_model(path: str | Path, *, task: Task | None = None, pooling: Pooling |
         if value is not None and (path.is_dir() or suffix in KERAS_SUFFIXES):
             raise InvalidInputError(f"{name} is {value!r}, but {path} says so itself; leave {name} out.")
     if path.is_dir():
-        return load(path)
+        return from_keras(path) if (path / TENSORFLOW_FILE).exists() else load(path)  # from_keras says what helps
     if suffix in KERAS_SUFFIXES:
         return from_keras(path)
     raise SavedModelError(f"{path} is no saved model that is known by its name; expected {_expected()}.")

@@ -9,7 +9,9 @@ from typing import Any
 from torch import nn
 
 from ..models import DataSpec, KerasModel, LSTMModel, Predictor, SequenceModel
+from ..models.keras_model import KerasConfig
 from ..models.recorder import lstm_modules
+from ..models.sequence_model import ModelConfig
 from .wording import joined, number
 
 
@@ -50,13 +52,14 @@ def describe(model: Any) -> ModelCard:
         count = sum(parameter.numel() for parameter in predictor.module.parameters())
         rows.append(("Parameters", f"{count:,}"))
         layers = _layers(predictor.module)
+    reads = _reads(predictor, data)
+    if reads:
+        rows.append(("Reads", reads))
     rows.append(("Explained", _explained(predictor)))
     if data.target:
         rows.append(("Predicts", data.target + (f" ({data.target_note})" if data.target_note else "")))
     if data.classes or data.outputs:
         rows.append(("Classes" if data.classes else "Outputs", ", ".join(data.classes or data.outputs)))
-    if data.window.length is not None:
-        rows.append(("Reads", f"{data.window.length} timesteps" + _interval_words(data)))
     if data.baseline_description:
         rows.append(("Baseline", data.baseline_description))
     for name, label in (("data", "Trained on"), ("split", "Split"), ("seed", "Seed"), ("script", "Training script"),
@@ -92,8 +95,14 @@ def _kind(predictor: Predictor) -> str:
     module = predictor.module
     lstms = lstm_modules(module).values()
     if isinstance(module, KerasModel):
-        sizes = joined([str(part.hidden_size) for part in lstms]) if lstms else "no"
-        return f"Keras model with LSTM layers of {sizes} units, {_ending(module)}"
+        each = [
+            f"{part.hidden_size} units{' each way' if getattr(part, 'bidirectional', False) else ''}" for part in lstms
+        ]
+        layers = (
+            f"an LSTM layer of {each[0]}" if len(each) == 1 else f"LSTM layers of {joined(each)}" if each else "no LSTM"
+        )
+        steps = ", one output a timestep" if _per_timestep(module.config) else ""
+        return f"Keras model with {layers}{steps}, {_ending(module)}"
     if not isinstance(module, LSTMModel):
         kinds = joined(
             sorted({f"nn.{'LSTM' if isinstance(part, nn.LSTM) else 'LSTMCell'}" for part in lstms}) or ["LSTM"]
@@ -120,11 +129,32 @@ def _explained(predictor: Predictor) -> str:
     """Say which number an explanation of this model is about, if nothing else is asked for."""
     if predictor.config is None:
         return "the model's score; with several outputs, the one named by target"
-    several = predictor.config.output_size > 1
-    if predictor.task == "multiclass":
-        return "the predicted class: its score, or its probability (softmax)"
-    which = "the output named by target: its " if several else "the "
-    return which + ("score (logit), or the probability (sigmoid)" if predictor.task == "binary" else "value")
+    task, several = predictor.task, predictor.config.output_size > 1
+    what = {
+        "binary": "the probability (sigmoid) or the score (logit)",
+        "multiclass": "the probability (softmax) or the score (logit) of the predicted class",
+    }.get(task or "", "the predicted value")
+    of = " of the output named by target" if several and task != "multiclass" else ""
+    when = ", at the last timestep unless target names another" if _per_timestep(predictor.config) else ""
+    return f"{what}{of}{when}"
+
+
+def _per_timestep(config: ModelConfig) -> bool:
+    """Return whether there are scores for each timestep."""
+    return config.per_timestep if isinstance(config, KerasConfig) else getattr(config, "pooling", None) == "none"
+
+
+def _reads(predictor: Predictor, data: DataSpec) -> str:
+    """Return what one sequence is, as far as the model says: "24 timesteps of 3 features, one every 5 minutes"."""
+    length, config = data.window.length, predictor.config
+    steps = "" if length is None else f"{length} timestep{'' if length == 1 else 's'}"
+    if config is None:
+        return steps + (steps and _interval_words(data))
+    if config.reads_tokens:
+        ids = f"token ids, 0 to {(config.vocab_size or 0) - 1:,}"
+        return f"{steps} of {ids}" if steps else ids
+    what = f"{config.input_size} feature{'' if config.input_size == 1 else 's'}"
+    return (f"{steps} of {what}" if steps else f"{what} a timestep") + _interval_words(data)
 
 
 def _layers(module: nn.Module) -> list[tuple[str, str, str, str, int]]:

@@ -5,8 +5,10 @@ import torch
 from torch import nn
 
 from gatelens.examples.glucose import model_path
-from gatelens.models import DataSpec, LSTMConfig, LSTMModel, load
+from gatelens.models import DataSpec, FeatureSpec, LSTMConfig, LSTMModel, Predictor, WindowSpec, from_torch, load
+from gatelens.models.keras_files import from_keras
 from gatelens.reports.model_card import describe, metric_sentence
+from helpers.keras_made import functional, keras, saved, sequential
 
 
 def test_card_of_the_glucose_model() -> None:
@@ -47,3 +49,128 @@ def test_foreign_models() -> None:
     card = describe(strange)
     assert card.metrics == {}
     assert metric_sentence(card) == ""
+
+
+def test_card_of_adopted_weights(tmp_path) -> None:
+    """Of weights in a file: where they are from, what was found, what was assumed, what was not taken over."""
+    net = nn.ModuleDict({"lstm": nn.LSTM(3, 4), "head": nn.Linear(4, 1)})
+    torch.save({"model": net.state_dict(), "epoch": 3}, tmp_path / "net.ckpt")
+    model = from_torch(tmp_path / "net.ckpt")
+    card = describe(model)
+    rows = dict(card.rows)
+    assert rows["Read from"] == "net.ckpt (PyTorch file)"
+    assert rows["Kind"] == "LSTM, 1 layer of 4 units, last pooling, regression, 1 output"
+    assert rows["Reads"] == "3 features a timestep"
+    assert rows["Explained"] == "the predicted value"
+    assert card.found == ("lstm is an LSTM of 1 layer: 3 -> 4", "a linear head, 4 -> 1")
+    assert [sentence.split()[:2] for sentence in card.assumed] == [["pooling", "'last'"], ["task", "'regression'"]]
+    assert card.left_out == ("beside model in the checkpoint, not needed: epoch",)
+    chosen = describe(from_torch(tmp_path / "net.ckpt", task="binary", pooling="max"))
+    assert chosen.assumed == ()
+    assert dict(chosen.rows)["Explained"] == "the probability (sigmoid) or the score (logit)"
+
+
+def test_card_of_a_model_that_was_not_adopted() -> None:
+    """A model of gatelens's own was read from no other program's file: nothing is said of that."""
+    card = describe(load(model_path()))
+    assert "Read from" not in dict(card.rows)
+    assert (card.found, card.assumed, card.left_out) == ((), (), ())
+    strange = LSTMModel(LSTMConfig(input_size=1), DataSpec(provenance={"adopted": "yes"}))
+    assert describe(strange).found == ()
+
+
+def test_card_of_a_keras_model(tmp_path) -> None:
+    """Of a Keras file: its Keras, each layer as found, what was taken off and what was left out."""
+    layers = keras.layers
+    model = sequential(
+        keras.Input((6, 2)), layers.LSTM(4, name="memory"), layers.Dense(1, activation="sigmoid", name="answer")
+    )
+    model.compile(loss="mse")
+    card = describe(from_keras(saved(model, tmp_path)))
+    rows = dict(card.rows)
+    assert rows["Read from"] == f"model.keras (keras {keras.__version__})"
+    assert rows["Reads"] == "6 timesteps of 2 features"
+    assert rows["Explained"] == "the probability (sigmoid) or the score (logit)"
+    found = " | ".join(card.found)
+    for words in ("it reads (batch, 6, 2)", "memory: LSTM, 4 units", "answer: Dense", "the sigmoid of answer"):
+        assert words in found
+    assert card.assumed == ()
+    assert any("compile settings" in sentence for sentence in card.left_out)
+
+
+@pytest.mark.parametrize(
+    ("recurrent", "words"),
+    [
+        ([(4, False)], "Keras model with an LSTM layer of 4 units, regression, 1 output"),
+        ([(4, True)], "Keras model with an LSTM layer of 4 units each way, regression, 1 output"),
+        ([(4, True), (3, False)], "Keras model with LSTM layers of 4 units each way and 3 units, regression, 1 output"),
+        ([], "Keras model with no LSTM, regression, 1 output"),
+    ],
+)
+def test_kind_of_a_keras_graph(tmp_path, recurrent, words) -> None:
+    """The first row of a Keras graph counts its LSTMs and says which run both ways."""
+    layers = keras.layers
+    inputs = values = keras.Input((6, 2))
+    for units, both in recurrent:
+        layer = layers.LSTM(units, return_sequences=True)
+        values = (layers.Bidirectional(layer) if both else layer)(values)
+    outputs = layers.Dense(1)(layers.Flatten()(values))
+    assert dict(describe(from_keras(saved(functional(inputs, outputs), tmp_path))).rows)["Kind"] == words
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ({"output_size": 1}, "the predicted value"),
+        ({"output_size": 2}, "the predicted value of the output named by target"),
+        ({"output_size": 1, "task": "binary"}, "the probability (sigmoid) or the score (logit)"),
+        (
+            {"output_size": 2, "task": "binary"},
+            "the probability (sigmoid) or the score (logit) of the output named by target",
+        ),
+        (
+            {"output_size": 2, "task": "multiclass"},
+            "the probability (softmax) or the score (logit) of the predicted class",
+        ),
+        ({"pooling": "none"}, "the predicted value, at the last timestep unless target names another"),
+    ],
+)
+def test_explained(config, words) -> None:
+    """The row says which number an explanation is about if nothing else is asked for."""
+    assert dict(describe(LSTMModel(LSTMConfig(input_size=2, **config))).rows)["Explained"] == words
+
+
+def test_explained_is_what_predictor_explains() -> None:
+    """The words of the row hold: the last timestep of a per-timestep model, the likeliest of several classes."""
+    torch.manual_seed(0)
+    inputs = torch.randn(1, 5, 2)
+    model = LSTMModel(LSTMConfig(input_size=2, pooling="none"))
+    lengths = torch.tensor([5])
+    assert Predictor(model).resolve_target(inputs, None, lengths).timestep.tolist() == [4]
+    model = LSTMModel(LSTMConfig(input_size=2, output_size=3, task="multiclass"))
+    expected = model.eval()(inputs).argmax(1).tolist()
+    assert Predictor(model).resolve_target(inputs, None, lengths).output.tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("config", "window", "words"),
+    [
+        ({"input_size": 1}, WindowSpec(), "1 feature a timestep"),
+        ({"input_size": 2}, WindowSpec(length=1), "1 timestep of 2 features"),
+        ({"input_size": 2}, WindowSpec(length=4, interval_seconds=60), "4 timesteps of 2 features, one every minute"),
+        ({"vocab_size": 5000, "embedding_dim": 2}, WindowSpec(), "token ids, 0 to 4,999"),
+        ({"vocab_size": 5, "embedding_dim": 2}, WindowSpec(length=9), "9 timesteps of token ids, 0 to 4"),
+    ],
+)
+def test_reads(config, window, words) -> None:
+    """The row says what one sequence is, as far as the model does."""
+    model = LSTMModel(LSTMConfig(hidden_sizes=(2,), **config), DataSpec(window=window))
+    assert dict(describe(model).rows)["Reads"] == words
+
+
+def test_reads_of_a_function() -> None:
+    """Nothing is said of what a function reads; of a module, only what its data says."""
+    assert "Reads" not in dict(describe(torch.sum).rows)
+    module = nn.LSTM(2, 3)
+    module.data = DataSpec(features=(FeatureSpec(name="a"),), window=WindowSpec(length=3))
+    assert dict(describe(module).rows)["Reads"] == "3 timesteps"

@@ -69,3 +69,12 @@ def test_what_cannot_be_opened(tmp_path):
     (tmp_path / "model.h5").touch()
     with pytest.raises(InvalidInputError, match="pooling is 'mean'"):
         open_model(tmp_path / "model.h5", pooling="mean")
+
+
+def test_a_folder_of_tensorflow(tmp_path):
+    """A TensorFlow SavedModel is no saved model of gatelens that lacks a file: the error says how to save it again."""
+    (tmp_path / "saved_model.pb").touch()
+    with pytest.raises(SavedModelError, match=r'TensorFlow SavedModel folder.*save\("model\.keras"\)'):
+        open_model(tmp_path)
+    with pytest.raises(InvalidInputError, match="pooling is 'mean'"):
+        open_model(tmp_path, pooling="mean")
