@@ -1,8 +1,8 @@
-"""The float32 kernels that numba compiles: an LSTM's elementwise work in one pass over memory, forwards and backwards.
+"""The float32 kernels that numba compiles: an LSTM's work over whole sequences, forwards and backwards, in one pass.
 
 Shapes are time-major: gates (T, B, 4, H) in torch's order i, f, g, o, cell and hidden (T, B, H), states that precede
 the first timestep (1, B, H), each contiguous. A kernel works on the rows start..stop of the batch, so that threads
-share nothing. `kernels.py` says what they compute, and does the same in plain torch.
+share nothing. `kernels.py` says what they compute, and does the same in plain torch; `products.py` multiplies.
 
 sigma and tanh both come from e = exp(y) - 1, without cancellation where y is small:
 
@@ -23,6 +23,8 @@ from numba.core import types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
+from .products import COLUMNS, ROWS, row_product, tile_product
+
 Array = NDArray[np.float32]
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -34,16 +36,19 @@ ROUNDER = f32(12582912.0)
 FLOAT_ONE_BITS, MANTISSA_BITS = np.int32(0x3F800000), np.int32(23)
 LARGEST = f32(87.0)  # exp(88.8) overflows
 C6, C5, C4, C3, C2 = f32(1 / 720), f32(1 / 120), f32(1 / 24), f32(1 / 6), f32(1 / 2)
-TILE = 1024  # numbers activated in one loop; long enough to hide what a loop costs, small enough for the first cache
+BLOCK_ROWS = 32  # whose gates are made before their cells: enough for tiles, few enough to stay in the cache
 
 
 OPTIONS: dict[str, Any] = {"error_model": "numpy", "fastmath": {"contract"}}  # fused multiply-adds, nothing looser
 
-# A job, int64: what a task needs to know. The first number counts the shares of the batch that threads have taken.
-TICKET, SHARES, STEPS, BATCH, UNITS, REVERSE, AT = range(7)
-GATES, CELL, INITIAL, CARRY, LENGTHS = range(7, 12)  # addresses of arrays
-HIDDEN_GRAD, CELL_GRAD, GATE_GRAD, PRE_GRAD = range(12, 16)
-NUMBERS = 16
+# A job, int64: what a task needs to know. The first number counts the shares that threads have taken.
+TICKET, SHARES, PART, STEPS, BATCH, UNITS, FEATURES, WIDTH, REVERSE, OFFSET = range(10)
+WEIGHTS, ADDED, INPUTS, STATES, GATES, CELL, INITIAL, CARRY, LENGTHS = range(10, 19)  # addresses of arrays
+HIDDEN_GRAD, CELL_GRAD, GATE_GRAD, PRE_GRAD, INPUT_GRAD = range(19, 24)
+HIDDEN = 24
+NUMBERS = 25
+
+BOTH, GATES_ALONE, CELLS_ALONE, FORWARDS = range(4)  # PART: a rebuild, its halves, or a whole forward pass
 
 
 def _compile(*, inline: bool = False) -> Callable[[Function], Function]:
@@ -103,9 +108,8 @@ carray: Any = numba.carray  # type: ignore[attr-defined]
 
 @_compile(inline=True)
 def _exp_minus_one(y: Any) -> Any:
-    """Return exp(y) - 1 to float32's precision, y cut to what float32 holds."""
-    y = min(y, LARGEST)  # not min and max: NaN stays NaN
-    y = max(y, -LARGEST)
+    """Return exp(y) - 1 to float32's precision, y cut to what float32 holds; NaN of NaN, in this order of arguments."""
+    y = max(min(y, LARGEST), -LARGEST)
     shifted = y * LOG2_E + ROUNDER
     r = y - (shifted - ROUNDER) * LN_2
     series = ((((C6 * r + C5) * r + C4) * r + C3) * r + C2) * r * r + r
@@ -113,71 +117,152 @@ def _exp_minus_one(y: Any) -> Any:
     return power * series + (power - ONE)
 
 
+@_compile(inline=True)
+def _sigma(x: Any) -> Any:
+    return ONE / (TWO + _exp_minus_one(-x))
+
+
+@_compile(inline=True)
+def _tanh(x: Any) -> Any:
+    e = _exp_minus_one(TWO * x)
+    return e / (TWO + e)
+
+
 @_compile()
-def _activate(values: Array, factor: Array, is_tanh: Array, is_sigma: Array) -> None:
-    """Put sigma or tanh of each value (n,) in its place: (factor, is_tanh, is_sigma) = (-1, 0, 1) or (2, 1, 0)."""
-    for j in range(values.shape[0]):
-        e = _exp_minus_one(values[j] * factor[j])
-        values[j] = (is_tanh[j] * e + is_sigma[j]) / (e + TWO)
+def multiply(
+    rows: int, inputs: int, in_stride: int, in_depth: int, states: int, state_stride: int, state_depth: int,
+    weights: int, added: int, result: int, width: int,
+) -> None:  # fmt: skip
+    """Write added + inputs @ weights[:in_depth] + states @ weights[in_depth:], (rows, width); all are addresses.
+
+    Weights are `products.packed`; `rows` is 1 or `ROWS`, `width` a multiple of `COLUMNS`.
+    """
+    panel = (in_depth + state_depth) * COLUMNS * 4
+    for column in range(0, width, COLUMNS):
+        if rows == 1:
+            row_product(
+                inputs, in_stride, in_depth, states, state_stride, state_depth,
+                weights, added + 4 * column, result + 4 * column, width,
+            )  # fmt: skip
+        else:
+            tile_product(
+                inputs, in_stride, in_depth, states, state_stride, state_depth,
+                weights, added + 4 * column, result + 4 * column, width,
+            )  # fmt: skip
+        weights += panel
+
+
+@_compile()
+def activate(values: Array, at: int, gates: Array, row: int) -> None:
+    """Write gates (., 4H) of one row of pre-activations; rows are indexed, as a slice costs as much as 30 units."""
+    units = gates.shape[1] // 4
+    for j in range(2 * units):
+        gates[row, j] = _sigma(values[at, j])
+    for j in range(2 * units, 3 * units):
+        gates[row, j] = _tanh(values[at, j])
+    for j in range(3 * units, 4 * units):
+        gates[row, j] = _sigma(values[at, j])
+
+
+@_compile()
+def _write_gates(
+    inputs: int, features: int, states: int, width: int, weights: int, added: int, room: Array, gates: Array,
+    start: int, stop: int,
+) -> None:  # fmt: skip
+    """Write gates (T * B, 4H) of the rows start..stop, a tile after the other; the last overlaps the one before."""
+    row = start
+    while row < stop:
+        rows = ROWS
+        if stop - start < ROWS:
+            rows = 1
+        elif stop - row < ROWS:
+            row = stop - ROWS
+        multiply(
+            rows, inputs + 4 * row * features, features, features, states + 4 * row * width, width, width,
+            weights, added, room.ctypes.data, room.shape[1],
+        )  # fmt: skip
+        for at in range(rows):
+            activate(room, at, gates, row + at)
+        row += rows
 
 
 @_compile()
 def _write_cell(gates: Array, cell: Array, previous: Array, at: int, t: int, b: int) -> None:
-    """Fill one row of the cell; rows are indexed, not sliced, because a slice costs as much as 30 units."""
     for j in range(cell.shape[2]):
         cell[t, b, j] = gates[t, b, 1, j] * previous[at, b, j] + gates[t, b, 0, j] * gates[t, b, 2, j]
 
 
 @_compile()
-def scan_rows(
+def _write_cells(
     gates: Array, cell: Array, carry: Array, initial: Array, lengths: Any, offset: int, reverse: bool,
-    start: int, stop: int,
+    t: int, start: int, stop: int,
 ) -> None:  # fmt: skip
-    """Turn pre-activations into gates, in place, and fill the cell state; see `kernels.scan_`."""
-    steps, _, units = cell.shape
-    tiles = max(1, TILE // (4 * units))
-    factor = np.full((tiles, 4, units), -ONE)
-    is_tanh = np.zeros((tiles, 4, units), dtype=f32)
-    factor[:, 2] = TWO
-    is_tanh[:, 2] = ONE
-    factors, are_tanh, are_sigma = factor.reshape(-1), is_tanh.reshape(-1), ONE - is_tanh.reshape(-1)
-    size = factors.shape[0]
-    for step in range(steps):
-        t = steps - 1 - step if reverse else step
-        flat = gates[t, start:stop].reshape(-1)
-        for begin in range(0, flat.shape[0], size):
-            _activate(flat[begin : begin + size], factors, are_tanh, are_sigma)
-        for b in range(start, stop):
-            if offset + t >= lengths[b]:
-                gates[t, b] = ZERO
-                cell[t, b] = ZERO
-            elif offset + t == (lengths[b] - 1 if reverse else 0):
-                _write_cell(gates, cell, initial, 0, t, b)
-            elif step == 0:
-                _write_cell(gates, cell, carry, 0, t, b)
-            else:
-                _write_cell(gates, cell, cell, t + 1 if reverse else t - 1, t, b)
+    """Fill the cell state of one timestep, and clear gates at padding."""
+    steps = cell.shape[0]
+    for b in range(start, stop):
+        if offset + t >= lengths[b]:
+            gates[t, b] = ZERO
+            cell[t, b] = ZERO
+        elif offset + t == (lengths[b] - 1 if reverse else 0):
+            _write_cell(gates, cell, initial, 0, t, b)
+        elif t == (steps - 1 if reverse else 0):
+            _write_cell(gates, cell, carry, 0, t, b)
+        else:
+            _write_cell(gates, cell, cell, t + 1 if reverse else t - 1, t, b)
+
+
+@_compile()
+def _write_hidden(gates: Array, cell: Array, hidden: Array, t: int, b: int) -> None:
+    for j in range(cell.shape[2]):
+        hidden[t, b, j] = gates[t, b, 3, j] * _tanh(cell[t, b, j])
 
 
 @_task
-def scan_task(address: int) -> None:
-    """`scan_rows` for a `Job`, until no share of the batch is left."""
+def run_task(address: int) -> None:
+    """`kernels.rebuild_` or `run_` for a job, until no share is left: of the batch, or of all rows for gates alone."""
     job = carray(_pointer(address), NUMBERS, np.int64)
-    steps, batch, units = job[STEPS], job[BATCH], job[UNITS]
+    steps, batch, units, reverse = job[STEPS], job[BATCH], job[UNITS], job[REVERSE] != 0
     gates = carray(_pointer(job[GATES]), (steps, batch, 4, units), f32)
+    rows = carray(_pointer(job[GATES]), (steps * batch, 4 * units), f32)
     cell = carray(_pointer(job[CELL]), (steps, batch, units), f32)
+    hidden = carray(_pointer(job[HIDDEN]), (steps, batch, units), f32)  # where the part is FORWARDS
     initial = carray(_pointer(job[INITIAL]), (1, batch, units), f32)
     carry = carray(_pointer(job[CARRY]), (1, batch, units), f32)
     lengths = carray(_pointer(job[LENGTHS]), batch, np.int64)
-    shares = job[SHARES]
+    room = np.empty((ROWS, -(-4 * units // COLUMNS) * COLUMNS), dtype=f32)
+    part, shares = job[PART], job[SHARES]
+    tiles = -(-batch // ROWS)
     while True:
         share = _take_ticket(address)
         if share >= shares:
             return
-        scan_rows(
-            gates, cell, carry, initial, lengths, job[AT], job[REVERSE] != 0,
-            batch * share // shares, batch * (share + 1) // shares,
-        )  # fmt: skip
+        if part == GATES_ALONE:
+            every = steps * batch
+            _write_gates(
+                job[INPUTS], job[FEATURES], job[STATES], job[WIDTH], job[WEIGHTS], job[ADDED], room, rows,
+                every * share // shares, every * (share + 1) // shares,
+            )  # fmt: skip
+            continue
+        start = min(batch, ROWS * (tiles * share // shares))
+        stop = min(batch, ROWS * (tiles * (share + 1) // shares))
+        size = 1
+        if part != FORWARDS and stop - start == batch:
+            size = max(1, BLOCK_ROWS // batch)  # timesteps, whose rows lie side by side
+        for begin in range(0, steps, size):
+            end = min(begin + size, steps)
+            first = steps - end if reverse else begin
+            if part != CELLS_ALONE:
+                _write_gates(
+                    job[INPUTS], job[FEATURES], job[STATES], job[WIDTH], job[WEIGHTS], job[ADDED], room, rows,
+                    first * batch + start, (first + end - begin - 1) * batch + stop,
+                )  # fmt: skip
+            for step in range(begin, end):
+                t = steps - 1 - step if reverse else step
+                _write_cells(gates, cell, carry, initial, lengths, job[OFFSET], reverse, t, start, stop)
+                if part == FORWARDS:
+                    for b in range(start, stop):
+                        if t < lengths[b]:
+                            _write_hidden(gates, cell, hidden, t, b)
 
 
 @_compile()
@@ -185,8 +270,7 @@ def _cell_back(
     gates: Array, cell: Array, hidden_grad: Array, cell_grad: Array, gate_grad: Array, t: int, b: int
 ) -> None:
     for j in range(cell.shape[2]):
-        e = _exp_minus_one(TWO * cell[t, b, j])
-        shown = e / (e + TWO)  # tanh(c)
+        shown = _tanh(cell[t, b, j])
         cell_grad[t, b, j] += hidden_grad[t, b, j] * gates[t, b, 3, j] * (ONE - shown * shown)
         gate_grad[t, b, 3, j] = hidden_grad[t, b, j] * shown
 
@@ -216,29 +300,38 @@ def _carry_back(gates: Array, cell_grad: Array, later: int, t: int, b: int) -> N
 
 
 @_compile()
-def step_back(
-    t: int, gates: Array, cell: Array, initial: Array, lengths: Any, reverse: bool,
-    hidden_grad: Array, cell_grad: Array, gate_grad: Array, pre_grad: Array, start: int, stop: int,
+def _step_back(
+    gates: Array, cell: Array, initial: Array, lengths: Any, reverse: bool,
+    hidden_grad: Array, cell_grad: Array, gate_grad: Array, pre_grad: Array, t: int, b: int,
 ) -> None:  # fmt: skip
-    """One timestep of `kernels.walk_back_` but for its matrix product; fills pre_grad[t]."""
-    steps = cell.shape[0]
+    """Fill cell_grad, gate_grad and pre_grad of one timestep and sequence; hidden_grad is known."""
     later, earlier = (t - 1, t + 1) if reverse else (t + 1, t - 1)
-    for b in range(start, stop):
-        if 0 <= later < steps:
-            _carry_back(gates, cell_grad, later, t, b)
-        _cell_back(gates, cell, hidden_grad, cell_grad, gate_grad, t, b)
-        if t < lengths[b] - 1 if reverse else t > 0:
-            _gates_back(gates, cell_grad, cell, earlier, gate_grad, t, b)
-        else:
-            _gates_back(gates, cell_grad, initial, 0, gate_grad, t, b)
-        _pre_activations_back(gates, gate_grad, pre_grad, t, b)
+    if 0 <= later < cell.shape[0]:
+        _carry_back(gates, cell_grad, later, t, b)
+    _cell_back(gates, cell, hidden_grad, cell_grad, gate_grad, t, b)
+    if t < lengths[b] - 1 if reverse else t > 0:
+        _gates_back(gates, cell_grad, cell, earlier, gate_grad, t, b)
+    else:
+        _gates_back(gates, cell_grad, initial, 0, gate_grad, t, b)
+    _pre_activations_back(gates, gate_grad, pre_grad, t, b)
+
+
+@_compile()
+def _hand_down(room: Array, at: int, hidden_grad: Array, earlier: int, input_grad: Array, t: int, b: int) -> None:
+    """Take one row of pre_grad @ [W_hh, W_ih] apart."""
+    units = hidden_grad.shape[2]
+    if 0 <= earlier < hidden_grad.shape[0]:
+        for j in range(units):
+            hidden_grad[earlier, b, j] += room[at, j]
+    for j in range(input_grad.shape[2]):
+        input_grad[t, b, j] = room[at, units + j]
 
 
 @_task
-def step_back_task(address: int) -> None:
-    """`step_back` of the timestep job[AT] for a `Job`, until no share of the batch is left."""
+def walk_back_task(address: int) -> None:
+    """`kernels.walk_back_` for a job, until no share of the batch is left."""
     job = carray(_pointer(address), NUMBERS, np.int64)
-    steps, batch, units = job[STEPS], job[BATCH], job[UNITS]
+    steps, batch, units, reverse = job[STEPS], job[BATCH], job[UNITS], job[REVERSE] != 0
     gates = carray(_pointer(job[GATES]), (steps, batch, 4, units), f32)
     cell = carray(_pointer(job[CELL]), (steps, batch, units), f32)
     initial = carray(_pointer(job[INITIAL]), (1, batch, units), f32)
@@ -247,45 +340,30 @@ def step_back_task(address: int) -> None:
     cell_grad = carray(_pointer(job[CELL_GRAD]), (steps, batch, units), f32)
     gate_grad = carray(_pointer(job[GATE_GRAD]), (steps, batch, 4, units), f32)
     pre_grad = carray(_pointer(job[PRE_GRAD]), (steps, batch, 4, units), f32)
-    shares = job[SHARES]
+    input_grad = carray(_pointer(job[INPUT_GRAD]), (steps, batch, job[FEATURES]), f32)
+    room = np.empty((ROWS, -(-(units + job[FEATURES]) // COLUMNS) * COLUMNS), dtype=f32)
+    depth, shares = 4 * units, job[SHARES]
+    tiles = -(-batch // ROWS)
     while True:
         share = _take_ticket(address)
         if share >= shares:
             return
-        step_back(
-            job[AT], gates, cell, initial, lengths, job[REVERSE] != 0, hidden_grad, cell_grad, gate_grad, pre_grad,
-            batch * share // shares, batch * (share + 1) // shares,
-        )  # fmt: skip
-
-
-@_compile()
-def _add_product(pre_grad: Array, at: int, b: int, weight: Array, hidden_grad: Array, t: int) -> None:
-    """Add pre_grad[at, b] (4, H) @ weight (4, H, H) to hidden_grad[t, b] (H,), four rows of the weight at a time."""
-    units, width = weight.shape[1], weight.shape[2]
-    for gate in range(4):
-        for k in range(0, units - 3, 4):
-            p0, p1 = pre_grad[at, b, gate, k], pre_grad[at, b, gate, k + 1]
-            p2, p3 = pre_grad[at, b, gate, k + 2], pre_grad[at, b, gate, k + 3]
-            for j in range(width):
-                hidden_grad[t, b, j] += (p0 * weight[gate, k, j] + p1 * weight[gate, k + 1, j]) + (
-                    p2 * weight[gate, k + 2, j] + p3 * weight[gate, k + 3, j]
-                )
-        for k in range(units - units % 4, units):
-            p = pre_grad[at, b, gate, k]
-            for j in range(width):
-                hidden_grad[t, b, j] += p * weight[gate, k, j]
-
-
-@_compile()
-def walk_rows_back(
-    gates: Array, cell: Array, initial: Array, lengths: Any, reverse: bool, weight: Array,
-    hidden_grad: Array, cell_grad: Array, gate_grad: Array, pre_grad: Array,
-) -> None:  # fmt: skip
-    """`kernels.walk_back_` with its matrix product, for a few rows, where calling a library each step costs more."""
-    steps, batch, _ = cell.shape
-    for step in range(steps):
-        t, earlier = (step, step + 1) if reverse else (steps - 1 - step, steps - 2 - step)
-        step_back(t, gates, cell, initial, lengths, reverse, hidden_grad, cell_grad, gate_grad, pre_grad, 0, batch)
-        if 0 <= earlier < steps:
-            for b in range(batch):
-                _add_product(pre_grad, t, b, weight, hidden_grad, earlier)
+        start = min(batch, ROWS * (tiles * share // shares))
+        stop = min(batch, ROWS * (tiles * (share + 1) // shares))
+        for step in range(steps):
+            t, earlier = (step, step + 1) if reverse else (steps - 1 - step, steps - 2 - step)
+            done = start
+            while done < stop:
+                rows = 1 if stop - start < ROWS else ROWS
+                b = min(done, stop - rows)  # the last tile overlaps the one before
+                for at in range(done - b, rows):
+                    _step_back(
+                        gates, cell, initial, lengths, reverse, hidden_grad, cell_grad, gate_grad, pre_grad, t, b + at
+                    )
+                multiply(
+                    rows, job[PRE_GRAD] + 4 * (t * batch + b) * depth, depth, depth, 0, 0, 0,
+                    job[WEIGHTS], job[ADDED], room.ctypes.data, room.shape[1],
+                )  # fmt: skip
+                for at in range(done - b, rows):
+                    _hand_down(room, at, hidden_grad, earlier, input_grad, t, b + at)
+                done = b + rows

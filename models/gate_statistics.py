@@ -63,7 +63,12 @@ class LayerStatistics:
 
     @property
     def resting_units(self) -> tuple[int, ...]:
-        """Units whose hidden state moves by less than 1 % of what the liveliest unit's does: dead, on this data."""
+        """Units whose hidden state moves by less than 1 % of what the liveliest unit's does: dead, on this data.
+
+        Empty where there was a single timestep, which does not show what moves.
+        """
+        if self.timesteps < 2:
+            return ()
         most = self.unit_ranges.max()
         return tuple(int(unit) for unit in np.flatnonzero(self.unit_ranges <= RESTING_SHARE * most))
 

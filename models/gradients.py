@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from .errors import ModelError
 from .inputs import valid_mask
-from .kernels import linear, walk_back_
+from .kernels import walk_back_
 from .predictor import Predictor
 from .rebuild import Run, runs
 from .recorder import CellSequence, LSTMCall, Recording, record
@@ -276,17 +276,16 @@ def walk_back(run: Run, arriving: Tensor, final_h: Tensor, final_c: Tensor) -> W
         starts, ends = ends, starts
     hidden_grad[ends, rows] += final_h.to(dtype)
     cell_grad[ends, rows] += final_c.to(dtype)
-    gate_grad, pre_grad = walk_back_(
+    gate_grad, pre_grad, input_grad = walk_back_(
         run.gates, run.cell, direction.initial_c, direction.lengths, direction.kind,
-        direction.weight_hh, direction.weight_hr, hidden_grad, cell_grad,
+        direction.weights, direction.weight_hr, hidden_grad, cell_grad,
     )  # fmt: skip
-    flat = pre_grad.flatten(start_dim=2)  # (T, B, 4H)
     return WalkedBack(
         gate_grad,
         cell_grad,
         hidden_grad,
-        to_inputs=linear(flat, direction.weight_ih.T),
-        to_initial_h=flat[starts, rows] @ direction.weight_hh,
+        to_inputs=input_grad,
+        to_initial_h=pre_grad[starts, rows].flatten(start_dim=1) @ direction.weights.hh,
         to_initial_c=run.gates[starts, rows, 1] * cell_grad[starts, rows],
     )
 

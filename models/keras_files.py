@@ -164,8 +164,8 @@ def _member(archive: zipfile.ZipFile, name: str, limit: int) -> bytes:
     limit = min(limit, info.compress_size * MAX_RATIO + MAX_JSON_BYTES)
     if info.file_size > limit:
         raise SavedModelError(
-            f"{name} unpacks to {info.file_size} bytes; expected up to {limit} for a model of this config. "
-            "The file is damaged or hostile."
+            f"{name} unpacks to {size_words(info.file_size)}; expected up to {size_words(limit)} for a model of this "
+            "config. The file is damaged or hostile."
         )
     with _zip_refusals(), archive.open(info) as member:
         return member.read(info.file_size)
@@ -191,8 +191,13 @@ def _count(layers: Sequence[KerasLayer]) -> int:
 def _check_count(count: int, size: int) -> None:
     if count * MIN_BYTES_PER_WEIGHT > size:
         raise SavedModelError(
-            f"the config describes {count} weights, and the weights have {size} bytes; the file is damaged."
+            f"the config describes {count:,} weights, and the weights have {size_words(size)}; the file is damaged."
         )
+
+
+def size_words(size: int) -> str:
+    """Return a number of bytes as people read it: "25,184 bytes", "209.7 MB"."""
+    return f"{size / 10**6:,.1f} MB" if size >= 10**6 else f"{size:,} bytes"
 
 
 def _assemble(graph: KerasGraph, read: Reader) -> KerasModel:

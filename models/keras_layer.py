@@ -89,7 +89,7 @@ class Options:
     def refuse_timesteps(self, found: int, expected: int | None, why: str) -> InvalidInputError:
         """Return an error for inputs of another length than the layer can take."""
         return InvalidInputError(
-            f"inputs has {found} timesteps; expected {expected}, because {self.label} {why}. "
+            f"inputs has {counted(found, 'timestep')}; expected {expected}, because {self.label} {why}. "
             f"Cut longer sequences into windows of {expected}, and leave out shorter ones."
         )
 
@@ -173,7 +173,8 @@ class KerasLayer(ABC):
     def __init__(self, options: Options, shapes: Sequence[Shape]) -> None:
         low, high = self.reads
         if not low <= len(shapes) <= high:
-            raise options.refuse(f"reads {len(shapes)} inputs; expected {low if low == high else f'{low} to {high}'}.")
+            expected = low if low == high else f"{low} to {high}"
+            raise options.refuse(f"reads {counted(len(shapes), 'input')}; expected {expected}.")
         for shape in shapes:
             if len(shape) not in self.ranks:
                 raise options.refuse(
@@ -213,6 +214,11 @@ _FORMS = {1: "(batch, features)", 2: "(batch, time, features)"}
 def shown(shape: Shape) -> str:
     """Return a shape with its batch, for a person."""
     return f"(batch, {', '.join('any' if size is None else str(size) for size in shape)})"
+
+
+def counted(number: int, noun: str) -> str:
+    """Return how many there are: "1 unit", "5 units"."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def width_of(options: Options, shape: Shape) -> int:

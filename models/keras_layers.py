@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from .errors import InvalidInputError
-from .keras_layer import MAX_SIZE, NONLINEARITIES, Flow, KerasLayer, Shape, shown, width_of
+from .keras_layer import MAX_SIZE, NONLINEARITIES, Flow, KerasLayer, Shape, counted, shown, width_of
 
 
 class Identity(KerasLayer):
@@ -57,7 +57,7 @@ class Embedding(KerasLayer):
 
     def describe(self) -> str:
         masked = ", id 0 is skipped" if self.mask_zero else ""
-        return f"Embedding of {self.vocab_size} ids in {self.width} numbers{masked}"
+        return f"Embedding of {counted(self.vocab_size, 'id')} in {counted(self.width, 'number')}{masked}"
 
 
 class Dense(KerasLayer):
@@ -83,7 +83,7 @@ class Dense(KerasLayer):
         return replace(flows[0], values=NONLINEARITIES[self.activation](module(flows[0].values)))
 
     def describe(self) -> str:
-        return f"Dense, {self.units} units, {self.activation}"
+        return f"Dense, {counted(self.units, 'unit')}, {self.activation}"
 
 
 class TimeDistributed(Dense):

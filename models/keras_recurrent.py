@@ -17,7 +17,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from .activation_lstm import make_lstm
 from .activations import CELL_ACTIVATIONS, GATE_ACTIVATIONS
-from .keras_layer import Flow, KerasLayer, Options, Shape, width_of
+from .keras_layer import Flow, KerasLayer, Options, Shape, counted, width_of
 from .recorder import reading
 
 MERGES = ("concat", "sum", "ave", "mul")
@@ -66,7 +66,7 @@ class Cell:
 
     def describe(self) -> str:
         """Return what it is, in a few words."""
-        return f"{self.units} units, {self.activation}, gates {self.gate_activation}"
+        return f"{counted(self.units, 'unit')}, {self.activation}, gates {self.gate_activation}"
 
 
 def lstm_state(weights: Sequence[Tensor], suffix: str = "") -> dict[str, Tensor]:
@@ -188,7 +188,8 @@ class Bidirectional(KerasLayer):
             )
         if self.forward.units != self.backward.units:
             raise self.options.refuse(
-                f"has {self.forward.units} units forwards and {self.backward.units} backwards; expected as many."
+                f"has {counted(self.forward.units, 'unit')} forwards and {self.backward.units} backwards; expected as "
+                "many."
             )
         self.sequences = forward.flag("return_sequences", default=False)
         if backward is not None and backward.flag("return_sequences", default=False) is not self.sequences:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .errors import SavedModelError
-from .keras_layer import Shape
+from .keras_layer import Shape, counted
 
 if TYPE_CHECKING:
     import h5py
@@ -86,8 +86,8 @@ def _names(group: h5py.Group) -> list[Any]:
 def _check_number(found: int, expected: int, where: str) -> None:
     if found != expected:
         raise SavedModelError(
-            f"{where} holds {found} weights; its config expects {expected}. A quantized model or one with LoRA is not "
-            "read; otherwise the file is damaged."
+            f"{where} holds {counted(found, 'weight')}; its config expects {expected}. A quantized model or one with "
+            "LoRA is not read; otherwise the file is damaged."
         )
 
 

@@ -14,20 +14,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from .activations import Activation
 from .threads import count, share
 
-FEW_ROWS = 3  # up to so many, the compiled walk multiplies by itself
-MANY_UNITS = 8192  # B H from which threads share one timestep
-MANY_NUMBERS = 32768  # T B H from which threads share one scan
-LARGE_PRODUCT = 2**21  # multiplications from which oneDNN's product is asked for
+MUCH_WORK = 2**21  # multiplications from which threads share them
 
 
 @dataclass(frozen=True)
@@ -55,25 +52,48 @@ class Cell:
         return t + 1 if self.reverse else t - 1
 
 
-def linear(inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Return inputs (..., D) @ weight (F, D)^T + bias (F,), by the fastest product at hand.
+class Weights:
+    """What one direction multiplies with: weight_ih (4H, D), weight_hh (4H, H or projection), bias (4H,) or None."""
 
-    For float32 on the CPU, oneDNN's product is up to twice as fast as the BLAS that `nn.functional.linear` calls.
-    """
-    onednn = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
-    large = inputs.numel() * weight.shape[0] >= LARGE_PRODUCT
-    if onednn is not None and large and _is_plain_float32(inputs) and torch.backends.mkldnn.is_available():
-        return onednn(inputs, weight.contiguous(), bias, "none", [], "")  # type: ignore[no-any-return]
-    return nn.functional.linear(inputs, weight, bias)
+    def __init__(self, weight_ih: Tensor, weight_hh: Tensor, bias: Tensor | None) -> None:
+        self.ih = weight_ih
+        self.hh = weight_hh
+        self.bias = bias
+
+    @cached_property
+    def forwards(self) -> tuple[Tensor, Tensor]:
+        """[W_ih, W_hh]^T and the bias, packed for the compiled kernels."""
+        from .products import packed
+
+        return packed(torch.cat([self.ih, self.hh], dim=1).T, self.bias)
+
+    @cached_property
+    def backwards(self) -> tuple[Tensor, Tensor]:
+        """[W_hh, W_ih] and zeros, packed for the compiled kernels."""
+        from .products import packed
+
+        return packed(torch.cat([self.hh, self.ih], dim=1))
 
 
-def scan_(
-    gates: Tensor, cell: Tensor, initial: Tensor, carry: Tensor, lengths: Tensor, offset: int, kind: Cell
+def rebuild_(
+    inputs: Tensor,
+    states: Tensor,
+    weights: Weights,
+    gates: Tensor,
+    cell: Tensor,
+    initial: Tensor,
+    carry: Tensor,
+    lengths: Tensor,
+    offset: int,
+    kind: Cell,
 ) -> None:
-    """Turn pre-activations into gates, in place, and fill the cell state; both 0 at padding.
+    """Write gates and cell state of timesteps whose states are known; both 0 at padding.
 
     Args:
-        gates: Pre-activations (T, B, 4, H), contiguous; gates afterwards.
+        inputs: (T, B, D), contiguous.
+        states: Hidden state that entered each timestep, (T, B, H or projection), contiguous.
+        weights: What they are multiplied with.
+        gates: (T, B, 4, H), contiguous; written.
         cell: (T, B, H), contiguous; written.
         initial: Cell state before each sequence's first timestep in reading order, (B, H).
         carry: Cell state before this block of timesteps in reading order, (B, H); read where a sequence goes on.
@@ -81,16 +101,30 @@ def scan_(
         offset: Which timestep of the sequences the block begins with.
         kind: Nonlinearities and direction.
     """
-    if kind.standard and _is_plain_float32(gates):
-        from . import compiled
+    steps, batch = cell.shape[:2]
+    if kind.standard and is_compiled(gates):
+        from . import compiled, products
 
+        panels, added = weights.forwards
         job = _job(gates, cell, initial, lengths, kind)
-        job[compiled.AT], job[compiled.CARRY] = offset, _address(carry)
-        threads = count(cell.shape[1]) if cell.numel() >= MANY_NUMBERS else 1
-        job[compiled.SHARES] = threads if threads == 1 else min(2 * threads, cell.shape[1])
-        share(compiled.scan_task, job, threads)
+        job[compiled.FEATURES], job[compiled.WIDTH], job[compiled.OFFSET] = inputs.shape[2], states.shape[2], offset
+        job[compiled.WEIGHTS : compiled.STATES + 1] = [_address(part) for part in (panels, added, inputs, states)]
+        job[compiled.CARRY] = _address(carry)
+        threads = count(steps * batch) if gates.numel() * (inputs.shape[2] + states.shape[2]) >= MUCH_WORK else 1
+        if threads == 1 or batch >= threads * products.ROWS:
+            job[compiled.PART], job[compiled.SHARES] = compiled.BOTH, _shares(batch, threads)
+            share(compiled.run_task, job, threads)
+            return
+        job[compiled.PART], job[compiled.SHARES] = compiled.GATES_ALONE, 2 * threads  # a share is a stretch of time
+        share(compiled.run_task, job, threads)
+        job[compiled.PART], job[compiled.SHARES] = compiled.CELLS_ALONE, 1
+        share(compiled.run_task, job, 1)
         return
-    steps = cell.shape[0]
+    flat = gates.view(steps * batch, -1)
+    torch.mm(inputs.view(steps * batch, -1), weights.ih.T, out=flat)
+    flat.addmm_(states.view(steps * batch, -1), weights.hh.T)
+    if weights.bias is not None:
+        flat += weights.bias
     times = torch.arange(offset, offset + steps)[:, None]  # (T, 1)
     valid = times < lengths  # (T, B)
     firsts = times == (lengths - 1 if kind.reverse else torch.zeros_like(lengths))  # (T, B)
@@ -109,23 +143,68 @@ def scan_(
         cell[t].addcmul_(f[t], previous)
 
 
+def run_(
+    inputs: Tensor,
+    states: Tensor,
+    weights: Weights,
+    gates: Tensor,
+    cell: Tensor,
+    initial: Tensor,
+    lengths: Tensor,
+    kind: Cell,
+) -> None:
+    """Run a direction forwards: write gates, cell state and hidden state; for what `is_compiled` takes.
+
+    Args:
+        inputs: (T, B, D), contiguous.
+        states: (T + 1, B, H), contiguous: where each sequence begins, the state that enters it; 0 elsewhere. Hidden
+            states are written one row on in reading order, so that a row holds what enters the next timestep.
+        weights: What they are multiplied with.
+        gates: (T, B, 4, H), contiguous; written.
+        cell: (T, B, H), contiguous; written.
+        initial: Cell state before each sequence's first timestep in reading order, (B, H).
+        lengths: Long (B,) on the CPU, contiguous.
+        kind: sigma and tanh, and the direction.
+    """
+    from . import compiled, products
+
+    batch, units = cell.shape[1:]
+    first = 1 if kind.reverse else 0
+    panels, added = weights.forwards
+    job = _job(gates, cell, initial, lengths, kind)
+    job[compiled.PART], job[compiled.FEATURES], job[compiled.WIDTH] = compiled.FORWARDS, inputs.shape[2], units
+    job[compiled.WEIGHTS : compiled.INPUTS + 1] = [_address(part) for part in (panels, added, inputs)]
+    job[compiled.STATES], job[compiled.HIDDEN] = _address(states[first:]), _address(states[1 - first :])
+    job[compiled.CARRY] = _address(initial)
+    much = gates.numel() * (inputs.shape[2] + units) >= MUCH_WORK
+    threads = count(-(-batch // products.ROWS)) if much else 1
+    job[compiled.SHARES] = _shares(batch, threads)
+    share(compiled.run_task, job, threads)
+
+
+def is_compiled(tensor: Tensor) -> bool:
+    """Whether a tensor's type and device are those of the compiled kernels."""
+    return tensor.dtype == torch.float32 and tensor.device.type == "cpu"
+
+
 def walk_back_(
     gates: Tensor,
     cell: Tensor,
     initial: Tensor,
     lengths: Tensor,
     kind: Cell,
-    weight_hh: Tensor,
+    weights: Weights,
     weight_hr: Tensor | None,
     hidden_grad: Tensor,
     cell_grad: Tensor,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:
     """Walk one direction back in time (back-propagation through time, Werbos 1990), without dividing by any slope.
 
         dh_t += W_hh^T p_(t+1)
         dc_t += dh_t o_t phi'(c_t) + f_(t+1) dc_(t+1)
         di, df, dg, do = dc g, dc c_(t-1), dc i, dh phi(c)
         p = di sigma'(i), df sigma'(f), dg phi'(g), do sigma'(o)      gradient at the pre-activations
+        dx_t = W_ih^T p_t
 
     Args:
         gates: (T, B, 4, H), 0 at padding.
@@ -133,35 +212,31 @@ def walk_back_(
         initial: Cell state before each sequence's first timestep in reading order, (B, H).
         lengths: Long (B,) on the CPU.
         kind: Nonlinearities and direction.
-        weight_hh: (4H, H or projection).
+        weights: What inputs and states were multiplied with.
         weight_hr: (projection, H), or None.
         hidden_grad: (T, B, H or projection): what arrives at each hidden state from outside the layer; 0 at padding.
             Total gradients afterwards.
         cell_grad: (T, B, H): the same of each cell state.
 
     Returns:
-        (gradients at the gates, gradients at the pre-activations), (T, B, 4, H) each.
+        Gradients at the gates (T, B, 4, H), at the pre-activations (T, B, 4, H), and at the inputs (T, B, D).
     """
     gate_grad, pre_grad = torch.empty_like(gates), torch.empty_like(gates)
     steps, batch, units = cell.shape
-    if kind.standard and weight_hr is None and _is_plain_float32(gates):
-        from . import compiled
+    if kind.standard and weight_hr is None and is_compiled(gates):
+        from . import compiled, products
 
-        grads = (hidden_grad, cell_grad, gate_grad, pre_grad)
-        if batch <= FEW_ROWS:
-            arrays = (*_arrays(gates, cell, initial[None], lengths), kind.reverse)
-            weight = weight_hh.reshape(4, units, units).contiguous()
-            compiled.walk_rows_back(*arrays, *_arrays(weight, *grads))
-            return gate_grad, pre_grad
+        features = weights.ih.shape[1]
+        input_grad = gates.new_empty(steps, batch, features)
+        panels, added = weights.backwards
         job = _job(gates, cell, initial, lengths, kind)
-        job[compiled.HIDDEN_GRAD : compiled.PRE_GRAD + 1] = [_address(part) for part in grads]
-        threads = job[compiled.SHARES] = count(batch) if batch * units >= MANY_UNITS else 1
-        for t in reversed(list(kind.order(steps))):
-            job[compiled.AT] = t
-            share(compiled.step_back_task, job, threads)
-            if 0 <= kind.earlier(t) < steps:
-                hidden_grad[kind.earlier(t)].addmm_(pre_grad[t].view(batch, -1), weight_hh)
-        return gate_grad, pre_grad
+        job[compiled.FEATURES], job[compiled.WEIGHTS], job[compiled.ADDED] = features, _address(panels), _address(added)
+        grads = (hidden_grad, cell_grad, gate_grad, pre_grad, input_grad)
+        job[compiled.HIDDEN_GRAD : compiled.INPUT_GRAD + 1] = [_address(part) for part in grads]
+        threads = count(-(-batch // products.ROWS)) if gates.numel() * (units + features) >= MUCH_WORK else 1
+        job[compiled.SHARES] = _shares(batch, threads)
+        share(compiled.walk_back_task, job, threads)
+        return gate_grad, pre_grad, input_grad
     i, f, g, o = gates.unbind(dim=2)  # (T, B, H) each, views
     shown = kind.shown.function(cell)  # phi(c)
     cell_slope = kind.shown.slope(shown) * o
@@ -177,8 +252,8 @@ def walk_back_(
         gate_grad[t] = torch.stack([total * g[t], total * previous[t], total * i[t], raw * shown[t]], dim=1)
         pre_grad[t] = gate_grad[t] * slopes[t]
         if 0 <= kind.earlier(t) < steps:
-            hidden_grad[kind.earlier(t)].addmm_(pre_grad[t].view(batch, -1), weight_hh)
-    return gate_grad, pre_grad
+            hidden_grad[kind.earlier(t)].addmm_(pre_grad[t].view(batch, -1), weights.hh)
+    return gate_grad, pre_grad, pre_grad.view(steps, batch, -1) @ weights.ih
 
 
 def previous_cells(cell: Tensor, initial: Tensor, lengths: Tensor, kind: Cell) -> Tensor:
@@ -196,13 +271,11 @@ def previous_cells(cell: Tensor, initial: Tensor, lengths: Tensor, kind: Cell) -
     return previous
 
 
-def _is_plain_float32(tensor: Tensor) -> bool:
-    return tensor.dtype == torch.float32 and tensor.device.type == "cpu"
+def _shares(batch: int, threads: int) -> int:
+    """Return in how many parts threads take a batch: some each, so that one that is held up holds up no other."""
+    from .products import ROWS
 
-
-def _arrays(*tensors: Tensor) -> tuple[Any, ...]:
-    assert all(tensor.is_contiguous() for tensor in tensors), "a kernel's arrays are contiguous"
-    return tuple(tensor.detach().numpy() for tensor in tensors)
+    return 1 if threads == 1 else min(2 * threads, -(-batch // ROWS))
 
 
 def _address(tensor: Tensor) -> int:

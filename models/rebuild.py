@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from .activations import activations_of, is_standard
 from .errors import ModelError
-from .kernels import Cell, linear, scan_
+from .keeping import Kept
+from .kernels import Cell, Weights, rebuild_
 from .recorder import Call, CellSequence, LSTMCall, flat_weights
 from .trace import GATES, QUANTITIES, LayerTrace
 
@@ -34,10 +35,8 @@ class Direction:
     name: str
     module: nn.LSTM | nn.LSTMCell
     kind: Cell
-    weight_ih: Tensor  # (4H, D)
-    weight_hh: Tensor  # (4H, H or projection)
+    weights: Weights
     weight_hr: Tensor | None  # (projection, H)
-    bias: Tensor | None  # (4H,)
     inputs: Tensor  # (T, B, D)
     hidden: Tensor  # (T, B, H or projection), 0 at padding
     initial_h: Tensor  # (B, H or projection)
@@ -45,6 +44,7 @@ class Direction:
     lengths: Tensor  # (B,)
     eps: float  # precision of what was recorded
     plain: bool  # whether nothing but torch's own code made the output
+    kept: Kept | None = None  # its numbers, where the pass itself kept them
     calls: int = 1
 
     @property
@@ -106,7 +106,13 @@ def directions(call: Call) -> Iterator[Direction]:
     count = 2 if call.module.bidirectional else 1
     for layer in range(call.module.num_layers):
         top = layer == call.module.num_layers - 1
-        output = call.batch_first(call.output) if top else _run_single_layer(call, layer, inputs)  # (B, T, F)
+        if top:
+            output = call.batch_first(call.output)  # (B, T, F)
+        elif call.kept:
+            below = [kept.hidden for kept in call.kept[layer * count : (layer + 1) * count]]
+            output = torch.cat(below, dim=2).transpose(0, 1)
+        else:
+            output = _run_single_layer(call, layer, inputs)
         for direction, hidden in enumerate(output.chunk(count, dim=2)):
             yield _direction(call, layer, direction, inputs, hidden)
         inputs = output
@@ -114,13 +120,12 @@ def directions(call: Call) -> Iterator[Direction]:
 
 def rebuild(direction: Direction) -> Run:
     """Return a direction with all its gates and cell states."""
+    if direction.kept is not None:
+        return Run(direction, direction.kept.gates, direction.kept.cell, direction.kept.hidden)
     steps, batch = direction.inputs.shape[:2]
-    pre_activations, hidden = _pre_activations(direction, 0, steps)
-    gates = pre_activations.view(steps, batch, 4, direction.units)
+    gates = direction.inputs.new_empty(steps, batch, 4, direction.units)
     cell = gates.new_empty(steps, batch, direction.units)
-    initial = direction.initial_c
-    scan_(gates, cell, initial, initial, direction.lengths, 0, direction.kind)
-    _check_hidden(direction, gates, cell, 0)
+    hidden = _rebuild_block(direction, gates, cell, direction.initial_c, 0)
     return Run(direction, gates, cell, hidden)
 
 
@@ -136,47 +141,46 @@ def _rebuild_some(direction: Direction, quantities: tuple[str, ...], dtype: torc
     size = max(1, BLOCK_NUMBERS // (batch * 4 * units))
     starts = range(0, steps, size)
     carry = direction.initial_c
-    cell = direction.inputs.new_empty(min(size, steps), batch, units)
+    gates = direction.inputs.new_empty(min(size, steps), batch, 4, units)
+    cell = gates.new_empty(min(size, steps), batch, units)
     for start in reversed(starts) if direction.kind.reverse else starts:
         stop = min(start + size, steps)
-        gates = _pre_activations(direction, start, stop)[0].view(stop - start, batch, 4, units)
-        block = cell[: stop - start]
-        scan_(gates, block, direction.initial_c, carry, direction.lengths, start, direction.kind)
-        _check_hidden(direction, gates, block, start)
+        some, block = gates[: stop - start], cell[: stop - start]
+        _rebuild_block(direction, some, block, carry, start)
         for name, values in kept.items():
-            values[start:stop] = block if name == "cell_state" else gates[:, :, GATES.index(name)]
+            values[start:stop] = block if name == "cell_state" else some[:, :, GATES.index(name)]
         carry = block[0 if direction.kind.reverse else -1].clone()
     if "hidden_state" in quantities:
         kept["hidden_state"] = direction.hidden.to(dtype, copy=True)
     return LayerTrace(**{name: direction.by_sequence(values) for name, values in kept.items()})
 
 
-def _pre_activations(direction: Direction, start: int, stop: int) -> tuple[Tensor, Tensor]:
-    """Return W_ih x_t + W_hh h_(t-1) + b for the timesteps start..stop, (T, B, 4H), and a copy of their hidden states.
+def _rebuild_block(direction: Direction, gates: Tensor, cell: Tensor, carry: Tensor, start: int) -> Tensor:
+    """Write gates and cells of the timesteps from `start` on; return a copy of their hidden states, (T, B, H).
 
-    Inputs and states are laid side by side for one product, each state in the row of the timestep that it enters; so
-    the copy is a view of what the product reads.
+    States stand in one row more than there are timesteps: as those that entered, and, one further, as those that came
+    out; so the copy is a view of what the product reads.
     """
-    inputs = direction.inputs[start:stop]  # (T, B, D)
-    steps, batch, features = inputs.shape
-    width = direction.hidden.shape[2]
-    joint = features <= 3 * direction.units  # else they would take more memory beside each other than the gates do
-    room = inputs.new_empty(steps + 1, batch, (features if joint else 0) + width)
-    states = room[:, :, -width:]
-    first = 1 if direction.kind.reverse else 0
-    hidden = states[1 - first : 1 - first + steps]
+    stop = start + len(cell)
+    room = direction.hidden.new_empty(len(cell) + 1, *direction.hidden.shape[1:])
+    first = 1 if direction.kind.reverse else 0  # where those that entered begin
+    hidden = room[1 - first : 1 - first + len(cell)]
     hidden.copy_(direction.hidden[start:stop])
-    _enter(states, direction, start, stop)
-    if direction.kind.reverse and bool((direction.lengths < stop).any()) and bool(direction.initial_h.any()):
-        hidden = direction.hidden[start:stop].clone()  # initial states stand where it has padding
-    rows = room[first : first + steps]
-    if joint:
-        rows[:, :, :features] = inputs
-        weight = torch.cat([direction.weight_ih, direction.weight_hh], dim=1)
-        return linear(rows, weight, direction.bias), hidden if features <= width else hidden.contiguous()
-    result = linear(inputs, direction.weight_ih, direction.bias)
-    result.view(steps * batch, -1).addmm_(rows.reshape(steps * batch, width), direction.weight_hh.T)
-    return result, hidden
+    _enter(room, direction, start, stop)
+    states, reverse = room[first : first + len(cell)], direction.kind.reverse
+    size = max(1, len(cell) * 3 * direction.units // direction.inputs.shape[2])  # wide inputs: no copy of them all
+    begins = range(0, len(cell), size)
+    for begin in reversed(begins) if reverse else begins:
+        some = slice(begin, begin + size)
+        rebuild_(
+            direction.inputs[start:stop][some].contiguous(), states[some], direction.weights, gates[some], cell[some],
+            direction.initial_c, carry, direction.lengths, start + begin, direction.kind,
+        )  # fmt: skip
+        carry = cell[some][0 if reverse else -1]
+    _check_hidden(direction, gates, cell, start)
+    if reverse and bool((direction.lengths < stop).any()) and bool(direction.initial_h.any()):
+        return direction.hidden[start:stop].clone()  # initial states stand where it has padding
+    return hidden
 
 
 def _enter(states: Tensor, direction: Direction, start: int, stop: int) -> None:
@@ -200,10 +204,10 @@ def _direction(call: LSTMCall, layer: int, direction: int, inputs: Tensor, hidde
         name=_layer_name(call, layer, reverse=direction == 1),
         module=module,
         kind=_kind(module, reverse=direction == 1),
-        weight_ih=weights["weight_ih"].to(dtype),
-        weight_hh=weights["weight_hh"].to(dtype),
+        weights=Weights(
+            weights["weight_ih"].to(dtype), weights["weight_hh"].to(dtype), None if bias is None else bias.to(dtype)
+        ),
         weight_hr=weights["weight_hr"].to(dtype) if module.proj_size else None,
-        bias=None if bias is None else bias.to(dtype),
         inputs=inputs.transpose(0, 1).to(dtype),
         hidden=hidden.transpose(0, 1).to(dtype),
         initial_h=call.initial_h[index].to(dtype),
@@ -211,6 +215,7 @@ def _direction(call: LSTMCall, layer: int, direction: int, inputs: Tensor, hidde
         lengths=call.lengths,
         eps=_eps(call.autocast, hidden.dtype, weights["weight_ih"].dtype),
         plain=call.plain,
+        kept=call.kept[index] if call.kept else None,
     )
 
 
@@ -227,10 +232,8 @@ def _cell_direction(sequence: CellSequence) -> Direction:
         name=sequence.path or "cell",
         module=module,
         kind=_kind(module, reverse=False),
-        weight_ih=module.weight_ih.detach().to(dtype),
-        weight_hh=module.weight_hh.detach().to(dtype),
+        weights=Weights(module.weight_ih.detach().to(dtype), module.weight_hh.detach().to(dtype), bias),
         weight_hr=None,
-        bias=bias,
         inputs=rows["inputs"][None],
         hidden=rows["hidden"][None],
         initial_h=rows["initial_h"],

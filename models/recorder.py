@@ -18,6 +18,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 
 from .errors import InvalidInputError, InvalidTypeError, ModelError, nearest_name
 from .inputs import valid_mask
+from .keeping import KeepingKernel, Kept
 from .trace import QUANTITIES, LayerTrace, Trace
 
 State = tuple[Tensor, Tensor]
@@ -41,6 +42,7 @@ class LSTMCall:
         connected: Whether that graph was kept (False under `torch.no_grad`).
         plain: Whether nothing but torch's own code can have made the output: no subclass, no hook of somebody else.
         autocast: The type that autocast computed products in, or None.
+        kept: The numbers of each direction where the pass itself kept them (`KeepingKernel`), else ().
         times: Long (B, T'), which timestep of the model's own inputs each timestep is, where they differ; T' timesteps
             or more (see `reading`).
     """
@@ -58,6 +60,7 @@ class LSTMCall:
     connected: bool = False
     plain: bool = False
     autocast: torch.dtype | None = None
+    kept: tuple[Kept, ...] = ()
     times: Tensor | None = None
 
     @property
@@ -286,7 +289,11 @@ def reading(module: nn.LSTM, times: Tensor | None) -> Iterator[None]:
 
 @contextmanager
 def record(
-    module: nn.Module, *, quantities: Sequence[str] = QUANTITIES, differentiable: bool = False
+    module: nn.Module,
+    *,
+    quantities: Sequence[str] = QUANTITIES,
+    differentiable: bool = False,
+    bitwise: bool = False,
 ) -> Iterator[Recording]:
     """Record every call of every `nn.LSTM` and `nn.LSTMCell` inside `module`, without changing it.
 
@@ -300,6 +307,9 @@ def record(
             the trace keeps; fewer take less memory.
         differentiable: Begin a new graph at each output of an `nn.LSTM` and keep it, for `trace_gradients`; gradients
             that you take yourself end there.
+        bitwise: Let torch's own kernel run, so that outputs are to the last bit those outside the block, and compute
+            the gates once more from what it gives. Without it, a float32 `nn.LSTM` on the CPU that needs no graph is
+            run by a kernel that keeps its gates; its outputs equal torch's to float32's precision.
 
     Yields:
         A `Recording`; its `.trace` holds the gates after the module was called inside the block.
@@ -325,10 +335,14 @@ def record(
         recording.passes += 1
 
     with ExitStack() as hooks:
+        kernel = None
+        if not bitwise and recording.quantities == QUANTITIES and any(type(part) is nn.LSTM for part in found.values()):
+            kernel = hooks.enter_context(KeepingKernel())
         if not isinstance(module, (nn.LSTM, nn.LSTMCell)):
             hooks.callback(module.register_forward_pre_hook(count).remove)
         for path, part in found.items():
-            hook = _CellHook(path, recording) if isinstance(part, nn.LSTMCell) else _LSTMHook(path, recording)
+            cell = isinstance(part, nn.LSTMCell)
+            hook = _CellHook(path, recording) if cell else _LSTMHook(path, recording, kernel)
             if differentiable:
                 hooks.callback(part.register_forward_pre_hook(hook.before, with_kwargs=True).remove)
                 hooks.callback(part.register_forward_hook(hook.after_with_graph, with_kwargs=True).remove)
@@ -351,9 +365,10 @@ def _check_quantities(quantities: Sequence[str]) -> tuple[str, ...]:
 class _LSTMHook:
     """What is done around each call of one `nn.LSTM`."""
 
-    def __init__(self, path: str, recording: Recording) -> None:
+    def __init__(self, path: str, recording: Recording, kernel: KeepingKernel | None) -> None:
         self.path = path
         self.recording = recording
+        self.kernel = kernel
         self.sources: tuple[Tensor, ...] = ()
 
     def before(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -366,7 +381,12 @@ class _LSTMHook:
     def after(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         """Keep the call."""
         assert isinstance(module, nn.LSTM)
-        self.recording.calls.append(_capture(self.path, module, *_arguments(args, kwargs), output))
+        self.recording.calls.append(self._capture(module, args, kwargs, output))
+
+    def _capture(self, module: nn.LSTM, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> LSTMCall:
+        call = _capture(self.path, module, *_arguments(args, kwargs), output)
+        kept = () if self.kernel is None else self.kernel.take(_data(output[0]))
+        return replace(call, kept=kept) if kept and call.plain else call
 
     def after_with_graph(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
         """Keep the call, and hand on copies from which a new graph begins."""
@@ -375,7 +395,7 @@ class _LSTMHook:
         with torch.inference_mode(False), torch.no_grad():
             leaves = tuple(part.clone().requires_grad_() for part in (_data(sequence), *state))
         data, h, c = (leaf.clone() for leaf in leaves)  # the model may write into its own copies
-        call = _capture(self.path, module, *_arguments(args, kwargs), output)
+        call = self._capture(module, args, kwargs, output)
         call = replace(call, sources=self.sources, leaves=leaves, connected=data.requires_grad)
         self.recording.calls.append(call)
         return (sequence._replace(data=data) if isinstance(sequence, PackedSequence) else data), (h, c)

@@ -25,9 +25,10 @@ RECURRENT = re.compile(
 _OTHER_CELLS = {1: "a plain RNN, which has no gates", 3: "a GRU, which has 3 gates and no cell state"}
 _ATTENTION = ("pooling.query", "pooling.key.weight", "pooling.key.bias")
 MAX_REORDERED = 6
-ANY_MODULE = (
-    "Every explainer takes the module itself, with its weights loaded: explain(module, inputs); where it holds an "
-    "nn.LSTM, record(module) shows the gates."
+ANY_MODULE = (  # true of modules with an LSTM and of those without
+    "The explainers take the module itself, with its weights loaded: explain(module, inputs). integrated_gradients, "
+    "gradient_shap, kernel_shap and lime need no LSTM; gate_saliency does, and so does record(module), which shows "
+    "the gates."
 )
 
 
@@ -152,7 +153,7 @@ def _stacks(state: Mapping[str, Tensor]) -> list[_Stack]:
     stacks = []
     for path, parts in lstms.items():
         for (layer, reverse), own in parts.items():
-            _check_direction(f"{_shown(path)}, layer {layer}{', reverse' if reverse else ''}", own)
+            _check_direction(f"{'the reverse direction of ' if reverse else ''}{_place(path, layer)}", own)
         count = 1 + max(layer for layer, _ in parts)
         directions = (False, True) if any(reverse for _, reverse in parts) else (False,)
         for layer, reverse in itertools.product(range(count), directions):
@@ -193,11 +194,9 @@ def _check_layers(path: str, layers: list[list[dict[str, Tensor]]]) -> None:
         widths = {own["weight_hh"].shape[1] for own in layer}
         read = {own["weight_ih"].shape[1] for own in layer}
         if len(widths) > 1 or len(read) > 1:
-            raise ModelError(f"{_shown(path)}, layer {index}: its two directions differ in shape.")
+            raise ModelError(f"the two directions of {_place(path, index)} differ in shape.")
         if given is not None and read != {given}:
-            raise ModelError(
-                f"{_shown(path)}, layer {index} reads {read.pop()} numbers; the layer below gives {given}."
-            )
+            raise ModelError(f"{_place(path, index)} reads {read.pop()} numbers; the layer below gives {given}.")
         given = widths.pop() * len(layer)
 
 
@@ -294,6 +293,10 @@ def _add_zero_biases(weights: dict[str, Tensor], config: LSTMConfig) -> None:
                 zeros = weights["head.weight"].new_zeros(4 * width)
                 weights.setdefault(f"lstm.{index}.{short}_l0{suffix}", zeros)
     weights.setdefault("head.bias", weights["head.weight"].new_zeros(config.output_size))
+
+
+def _place(path: str, layer: int) -> str:
+    return f"layer {layer}{f' of {printable(path)}' if path else ''}"
 
 
 def _shown(path: str) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..explainers import Attribution
 from .html import details, escape, table
-from .model_card import describe
+from .model_card import ModelCard, describe
 from .prediction import explained_words
 from .wording import method_name, number
 
@@ -54,6 +54,11 @@ def _methods_table(attributions: Mapping[str, Attribution]) -> str:
 def _card(model: Any) -> str:
     card = describe(model)
     parts = [table((), card.rows, text=True)]
+    told = (("Assumed", card.assumed), ("Found in the file", card.found), ("Not taken over", card.left_out))
+    for title, sentences in told:
+        if sentences:
+            parts.append(f"<h3>{title}</h3>")
+            parts.append(table((), [(sentence,) for sentence in sentences], text=True))
     if card.metrics:
         names = list(dict.fromkeys(metric for row in card.metrics.values() for metric in row))
         rows = [
@@ -67,9 +72,18 @@ def _card(model: Any) -> str:
         parts.append(table(("Name", "Kind", "Reads", "Gives", "Parameters"), card.layers, text=True))
     if card.features:
         parts.append("<h3>Features</h3>")
-        rows_ = [(name, unit, made, number(center), number(scale)) for name, unit, made, center, scale in card.features]
-        parts.append(table(("Name", "Unit", "Made from", "Center", "Scale"), rows_, text=True))
+        parts.append(_features_table(card))
     return "".join(parts)
+
+
+def _features_table(card: ModelCard) -> str:
+    """Return a row for each feature; where no center or scale is known, their defaults are not told as knowledge."""
+    if all((center, scale) == (0, 1) for *_, center, scale in card.features):
+        head, rows = ("Name", "Unit", "Made from"), [row[:3] for row in card.features]
+        note = '<p class="quiet">The model is given these as they stand, unscaled.</p>'
+        return table(head, rows, text=True) + note
+    scaled = [(*row, number(center), number(scale)) for *row, center, scale in card.features]
+    return table(("Name", "Unit", "Made from", "Center", "Scale"), scaled, text=True)
 
 
 def _provenance(attributions: Mapping[str, Attribution], command: str | None, *, redact: bool) -> str:

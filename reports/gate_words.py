@@ -12,6 +12,7 @@ from .wording import duration, joined, number, percent
 MOSTLY, NEARLY_ALL = 0.5, 0.8
 SHORTEST, LONGEST = 0.1, 1_000_000  # timesteps; beyond, the rounding of a gate near 0 or 1 would be told as a number
 MANY_RESTING = 8  # more are counted, not named
+TENTHS = 10  # units; of fewer, no tenth can be told
 GATE_WORDS = {"input_gate": "input", "forget_gate": "forget", "output_gate": "output"}
 
 
@@ -26,16 +27,26 @@ def gate_sentences(found: LayerStatistics, *, interval: float | None = None) -> 
 
 
 def _memory(found: LayerStatistics, interval: float | None) -> str:
-    low, middle, high = np.quantile(found.half_lives, (0.1, 0.5, 0.9), method="nearest")
     if not np.isfinite(found.half_lives).any():
         return "Memory: the forget gates stay at 1, so the cells forget nothing."
+    few = len(found.half_lives) < TENTHS
+    shares = (0, 0.5, 1) if few else (0.1, 0.5, 0.9)
+    low, middle, high = np.quantile(found.half_lives, shares, method="nearest")
     quickest, slowest = steps_words(low), steps_words(high)
-    units = "" if quickest == slowest else f" (quickest tenth of the units: {quickest}; slowest: {slowest})"
-    what = "never" if not math.isfinite(middle) else f"after {steps_words(middle, interval)}"
+    which = "the quickest unit" if few else "quickest tenth of the units"
+    units = "" if quickest == slowest else f" ({which}: {quickest}; {'the ' if few else ''}slowest: {slowest})"
+    half = "half of what its cell holds"
+    forgets = f"has forgotten {half} {_when(middle, interval)}" if math.isfinite(middle) else f"never forgets {half}"
     return (
-        f"Memory: the middle unit has forgotten half of what its cell holds {what}{units}. "
-        f"At the mean rate of all units it is {steps_words(found.mean_half_life)}."
+        f"Memory: the middle unit {forgets}{units}. "
+        f"At the mean rate of all units that takes {steps_words(found.mean_half_life)}."
     )
+
+
+def _when(steps: float, interval: float | None) -> str:
+    if steps < SHORTEST:
+        return f"within {SHORTEST:g} timesteps"
+    return f"after more than {LONGEST:,} timesteps" if steps > LONGEST else f"after {steps_words(steps, interval)}"
 
 
 def steps_count(steps: float) -> str:
@@ -62,7 +73,8 @@ def _saturation(found: LayerStatistics) -> str:
     parts = []
     for gate, word in GATE_WORDS.items():
         above, below = found.open_share[gate], found.closed_share.get(gate, 0.0)
-        parts.append(f"{word} {percent(above + below)} ({percent(above)} open, {percent(below)} closed)")
+        saturated = f"{percent(above + below)} ({percent(above)} open, {percent(below)} closed)"
+        parts.append(f"{word} {saturated if above + below else 'never'}")
     any_gate = any(found.saturated_share[gate] for gate in GATE_WORDS)
     candidate = percent(found.open_share["candidate"]) if found.open_share["candidate"] else "none"
     text = (

@@ -96,7 +96,8 @@ def _baseline_words(attribution: Attribution) -> str:
     if attribution.of_tokens and name in ("zero", "pad"):
         return "a text of padding only"
     if name == "zero" and "feature_center" in attribution.dataset.coords:
-        return "an input with every feature at its center"
+        centered = bool(attribution.dataset["feature_center"].to_numpy().any())  # else a scaling is not known, or none
+        return f"an input with every feature at {'its center' if centered else '0'}"
     return {"zero": "an input of zeros", "given": "the given baseline", "mean": "an average input"}.get(
         name, f"the baseline ({name})"
     )

@@ -23,6 +23,7 @@ from ..models.state import kept_buffers, seeded
 from ..models.tracing import trace_of
 from . import plots
 from .about import about
+from .evidence import Check
 from .html import details, escape, page, picture, share_bar, table
 from .model_card import describe, metric_sentence
 from .narrative import Narrative, narrate
@@ -140,7 +141,8 @@ class Report:
         joiner = "" if after.startswith((".", ",")) else " "
         shape = f"{length} timestep{'' if length == 1 else 's'}"
         if not primary.of_tokens:
-            shape += f" of {len(primary.feature_names)} features"
+            count = len(primary.feature_names)
+            shape += f" of {count} feature{'' if count == 1 else 's'}"
         kicker = (self._sample_name(sample), shape, str(primary.attrs["target_note"]))
         return (
             f'<p class="kicker">{" · ".join(escape(part) for part in kicker if part)}</p>'
@@ -177,14 +179,15 @@ class Report:
         return f'<h2>Why</h2><p class="quiet">What raised and lowered {escape(subject)}</p>{table_}{rest}'
 
     def _checks(self, narrative: Narrative) -> str:
-        title = "Checks passed." if narrative.passed else "Read with care."
-        ordered = sorted(narrative.checks, key=lambda check: check.passed)
-        items = "".join(f"<li>{escape(check.text)}</li>" for check in ordered)
-        items += "".join(f"<li>{escape(note)}</li>" for note in narrative.notes)
-        if self.model is not None:
-            sentence = metric_sentence(describe(self.model))
-            items += f"<li>{escape(sentence)}</li>" if sentence else ""
-        kind = "checks" if narrative.passed else "checks care"
+        card = None if self.model is None else describe(self.model)
+        assumed = () if card is None else card.assumed
+        checks = [Check("assumption", passed=False, text=f"About the model: {sentence}.") for sentence in assumed]
+        checks += narrative.checks
+        passed = all(check.passed for check in checks)
+        texts = [check.text for check in sorted(checks, key=lambda check: check.passed)]
+        texts += [*narrative.notes, "" if card is None else metric_sentence(card)]
+        items = "".join(f"<li>{escape(text)}</li>" for text in texts if text)
+        title, kind = ("Checks passed.", "checks") if passed else ("Read with care.", "checks care")
         return f'<section class="{kind}"><strong>{title}</strong><ul>{items}</ul></section>'
 
     def _tokens(self, sample: int, primary: Attribution) -> str:

@@ -634,9 +634,9 @@ HUGE = torch.full((1, 5), float("inf"))
 BAD_FILES: dict[str, tuple[Callable[[Path], Path], str]] = {
     "bomb of weights": (
         lambda folder: altered(folder, "model.weights.h5", bytes(96 * 2**20)),
-        "unpacks to 100663296 bytes; expected up to",
+        "unpacks to 100.7 MB; expected up to",
     ),
-    "bomb of config": (lambda folder: altered(folder, "config.json", b" " * 2**25), "unpacks to 33554432 bytes"),
+    "bomb of config": (lambda folder: altered(folder, "config.json", b" " * 2**25), "unpacks to 33.6 MB"),
     "deep config": (lambda folder: altered(folder, "config.json", DEEP.encode()), "nested too deeply"),
     "deep list": (lambda folder: altered(folder, "config.json", DEEP_LIST.encode()), "nested too deeply"),
     "deep h5": (lambda folder: text_as_h5(folder, DEEP), "nested too deeply"),

@@ -1,4 +1,4 @@
-"""Gate statistics against numbers counted by hand from the trace, and their words."""
+"""Gate statistics against numbers counted by hand from the trace."""
 
 import json
 import math
@@ -9,9 +9,7 @@ import torch
 from torch import nn
 
 from gatelens.models import ModelError, from_keras, gate_statistics
-from gatelens.models.gate_statistics import LayerStatistics
 from gatelens.models.trace import GATES
-from gatelens.reports.gate_words import gate_sentences
 from helpers.draws import make_inputs, make_model
 from helpers.keras_made import keras, saved, sequential
 
@@ -93,6 +91,18 @@ def test_dead_units():
     assert gate_statistics(model, inputs)["lstm.0"].resting_units == (0, 1, 2, 3)
 
 
+def test_a_single_timestep_shows_no_dead_units():
+    """What moves is seen from two timesteps on, of one sequence or of two; padding is none."""
+    model = make_model(0, input_size=2, hidden_sizes=(3,))
+    layer = model.lstm[0]
+    with torch.no_grad():
+        layer.weight_ih_l0[7] = layer.weight_hh_l0[7] = layer.bias_ih_l0[7] = layer.bias_hh_l0[7] = 0  # g of unit 1
+    for batch, steps, lengths, resting in ((1, 1, None, ()), (1, 4, [1], ()), (2, 1, None, (1,)), (1, 2, None, (1,))):
+        found = gate_statistics(model, make_inputs(model, batch, steps), lengths=lengths)["lstm.0"]
+        assert found.resting_units == resting
+        assert found.to_dict()["resting_units"] == list(resting)
+
+
 def test_foreign_modules_and_those_without_gates():
     """Any module with an LSTM has statistics, at lengths it does not take too; one without says what works instead."""
 
@@ -111,53 +121,6 @@ def test_foreign_modules_and_those_without_gates():
         gate_statistics(nn.Flatten(), inputs)
     with pytest.raises(ModelError, match="plain function"):
         gate_statistics(lambda a: a.sum(axis=(1, 2)), inputs)
-
-
-def made(**changes) -> LayerStatistics:
-    values = {
-        "layer": "lstm.0",
-        "open_share": {"input_gate": 0.1, "forget_gate": 0.6, "candidate": 0.25, "output_gate": 0.0},
-        "closed_share": {"input_gate": 0.2, "forget_gate": 0.004, "output_gate": 0.0},
-        "half_lives": np.array([2.0, 4.0, 12.0]),
-        "unit_ranges": np.array([1.0, 0.5, 0.001]),
-        "timesteps": 100,
-    }
-    return LayerStatistics(**{**values, **changes})
-
-
-def test_words():
-    """The sentences say the numbers: half-lives with their time, saturated shares, dead units by name."""
-    memory, saturation, resting = gate_sentences(made(), interval=300)
-    assert "half of what its cell holds after 4 timesteps (20 minutes)" in memory
-    assert "(quickest tenth of the units: 2 timesteps; slowest: 12 timesteps)" in memory
-    assert "At the mean rate of all units it is 3.6 timesteps" in memory
-    assert "input 30 % (10 % open, 20 % closed)" in saturation
-    assert "output 0 % (0 % open, 0 % closed)" in saturation
-    assert "Candidates beyond ±0.95: 25 %" in saturation
-    assert "So the forget gate is open most of the time" in saturation
-    assert resting.startswith("Dead units: 1 of 3")
-    assert resting.endswith(": 2.")
-
-
-def test_words_of_the_extremes():
-    """Nothing forgotten, nothing dead, all dead, many dead: each in its own words, and no number is made up."""
-    assert gate_sentences(made(half_lives=np.full(3, np.inf)))[0].endswith("the cells forget nothing.")
-    assert "after under 0.1 timesteps. At" in gate_sentences(made(half_lives=np.zeros(3)))[0]
-    assert "after 1 timestep. At" in gate_sentences(made(half_lives=np.ones(3)))[0]
-    assert "minutes" not in gate_sentences(made())[0]  # no clock time where the interval is not known
-    assert (
-        "holds never (quickest tenth of the units: 1 timestep; slowest: never)"
-        in gate_sentences(made(half_lives=np.array([1.0, np.inf, np.inf])))[0]
-    )
-    full = dict.fromkeys(GATES, 0.9)
-    assert "hardly scaled as they were in training" in gate_sentences(made(open_share=full, closed_share={}))[1]
-    assert "none of 3" in gate_sentences(made(unit_ranges=np.ones(3)))[2]
-    assert "all 3" in gate_sentences(made(unit_ranges=np.zeros(3)))[2]
-    many = gate_sentences(made(unit_ranges=np.r_[1.0, np.zeros(20)]))[2]
-    assert "20 of 21" in many
-    assert ":" not in many.removeprefix("Dead units:")
-    quiet = made(open_share=dict.fromkeys(GATES, 0.0), closed_share=dict.fromkeys(GATES, 0.0))
-    assert "So " not in gate_sentences(quiet)[1]
 
 
 def test_masked_timesteps_count_for_nothing(tmp_path):

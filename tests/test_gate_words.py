@@ -49,13 +49,16 @@ def test_words_say_the_numbers_of_the_data() -> None:
     inputs = make_inputs(model, 4, 7)
     memory, saturation, dead = gate_sentences(gate_statistics(model, inputs)["lstm.0"], interval=60)
     assert "half of what its cell holds after 8 timesteps (8 minutes)" in memory
-    assert "quickest tenth of the units: 1 timestep; slowest: never" in memory
-    assert f"At the mean rate of all units it is {number(3 / (1 + 1 / 8), digits=2)} timesteps" in memory
+    assert "(the quickest unit: 1 timestep; the slowest: never)" in memory
+    assert f"At the mean rate of all units that takes {number(3 / (1 + 1 / 8), digits=2)} timesteps." in memory
     trace = model.trace(inputs)["lstm.0"]
     for gate, word in (("input_gate", "input"), ("forget_gate", "forget"), ("output_gate", "output")):
         values = getattr(trace, gate)
         above, below = (float(share.double().mean()) for share in (values > 0.95, values < 0.05))
-        assert f"{word} {percent(above + below)} ({percent(above)} open, {percent(below)} closed)" in saturation
+        told = (
+            f"{percent(above + below)} ({percent(above)} open, {percent(below)} closed)" if above + below else "never"
+        )
+        assert f"{word} {told}" in saturation
     candidates = float((trace.candidate.abs() > 0.95).double().mean())
     assert f"Candidates beyond ±0.95: {percent(candidates) if candidates else 'none'}" in saturation
     assert "So the input gate is open most of the time" in saturation
@@ -77,10 +80,21 @@ def test_words_follow_the_data() -> None:
     ("half_lives", "says", "never"),
     [
         ([math.inf] * 3, "the cells forget nothing", "half of"),
-        ([2.0, math.inf, math.inf], "holds never", "timesteps (quickest"),
+        (
+            [1.0, math.inf, math.inf],
+            "unit never forgets half of what its cell holds (the quickest unit: 1 timestep; the slowest: never). At",
+            "has forgotten",
+        ),
+        ([2.0, 4.0, 12.0], "after 4 timesteps (the quickest unit: 2 timesteps; the slowest: 12 timesteps). ", "never"),
         ([2.0, 4.0, math.inf], "after 4 timesteps (", "forget nothing"),
         ([3.0, 3.0, 3.0], "after 3 timesteps. ", "quickest"),
-        ([0.0, 0.0, 0.0], "under 0.1 timesteps", "never"),
+        ([1.0], "the middle unit has forgotten half of what its cell holds after 1 timestep. ", "quickest"),
+        (
+            [0.0, 0.0, 0.0],
+            "holds within 0.1 timesteps. At the mean rate of all units that takes under 0.1 timesteps.",
+            "after",
+        ),
+        ([2e6, 2e6, 2e6], "has forgotten half of what its cell holds after more than 1,000,000 timesteps. ", "never"),
     ],
 )
 def test_memory(half_lives, says, never) -> None:
@@ -92,10 +106,15 @@ def test_memory(half_lives, says, never) -> None:
 
 
 def test_spread_of_the_units() -> None:
-    """Of eleven units with half-lives of 1 to 11: the middle one, and where the quickest and slowest tenth end."""
+    """Of eleven units the middle one, and where the quickest and slowest tenth end; of nine, the quickest unit."""
     shuffled = np.random.default_rng(0).permutation(np.arange(1.0, 12.0))
     text = gate_sentences(statistics(half_lives=shuffled))[0]
     assert "after 6 timesteps (quickest tenth of the units: 2 timesteps; slowest: 10 timesteps)" in text
+    for count, words in ((10, "quickest tenth of the units: 2 "), (9, "the quickest unit: 1 "), (7, "unit: 1 ")):
+        few = gate_sentences(statistics(half_lives=np.sort(shuffled)[:count][::-1]))[0]
+        assert words in few
+        assert ("tenth" in few) is (count == 10)
+        assert f"slowest: {count if count < 10 else 9} timesteps)" in few
 
 
 def test_time_is_told_only_where_it_is_known() -> None:
@@ -130,8 +149,21 @@ def test_nothing_saturated() -> None:
     text = gate_sentences(statistics())[1]
     assert text == "Saturated gates (above 0.95 or below 0.05): none. Candidates beyond ±0.95: none."
     rare = gate_sentences(statistics(open_share={**NONE, "input_gate": 0.001}))[1]
-    assert "input under 1 % (under 1 % open, 0 % closed)" in rare
+    assert "input under 1 % (under 1 % open, 0 % closed), forget never and output never." in rare
     assert "So " not in rare
+
+
+def test_saturated_shares() -> None:
+    """Each gate's share stands with its parts, open and closed; a gate that is never saturated has a word."""
+    found = statistics(
+        open_share={"input_gate": 0.1, "forget_gate": 0.6, "candidate": 0.25, "output_gate": 0.0},
+        closed_share={"input_gate": 0.2, "forget_gate": 0.004, "output_gate": 0.0},
+    )
+    assert gate_sentences(found)[1] == (
+        "Saturated gates (above 0.95 or below 0.05): input 30 % (10 % open, 20 % closed), "
+        "forget 60 % (60 % open, under 1 % closed) and output never. Candidates beyond ±0.95: 25 %. "
+        "So the forget gate is open most of the time, all units together."
+    )
 
 
 @pytest.mark.parametrize(

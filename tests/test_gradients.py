@@ -10,13 +10,18 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from gatelens.models import InvalidInputError, ModelError, Predictor, trace_gradients
 from gatelens.models.equations import evaluate, pool
 from helpers.draws import POOLINGS, cases, make_inputs, make_model
-from helpers.lstm_loop import QUANTITIES, gradients_at, run_lstm, step_cell, zero_cell_offsets, zero_offsets
+from helpers.lstm_loop import (
+    QUANTITIES,
+    gradients_at,
+    make_lstm,
+    random,
+    run_lstm,
+    step_cell,
+    zero_cell_offsets,
+    zero_offsets,
+)
 
 HEADS = ("last", "mean", "states", "first", "everything")
-
-
-def random(*shape: int, seed: int = 1) -> torch.Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def head(kind: str, output, h_n, c_n, lengths) -> torch.Tensor:
@@ -66,16 +71,6 @@ class WithoutLengths(nn.Module):
         output, (h_n, c_n) = self.lstm(inputs if self.lstm.batch_first else inputs.transpose(0, 1), self.state(batch))
         output = output if self.lstm.batch_first else output.transpose(0, 1)
         return head(self.kind, output, h_n, c_n, torch.full((batch,), steps))
-
-
-def make_lstm(seed: int = 0, **options) -> nn.LSTM:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        module = nn.LSTM(**options).double()
-        with torch.no_grad():
-            for parameter in module.parameters():
-                parameter.mul_(1.5)
-    return module
 
 
 def assert_gradients(found, expected, atol=1e-10, rtol=0.0):
@@ -885,7 +880,8 @@ def test_without_gradients_around(context):
 
 def test_trace_gradients_of_half_precision():
     """bfloat16 models: the float64 loop's gradients to bfloat16's precision, in bfloat16."""
-    lstm = make_lstm(4, input_size=3, hidden_size=4, num_layers=2, bidirectional=True, batch_first=True).bfloat16()
+    lstm = make_lstm(4, strength=1.5, input_size=3, hidden_size=4, num_layers=2, bidirectional=True, batch_first=True)
+    lstm.bfloat16()
     inputs, lengths = random(3, 6, 3).bfloat16(), torch.tensor([6, 2, 5])
     _, gradients = trace_gradients(WithHead(lstm, "mean"), inputs, target=0, lengths=lengths)
     assert gradients["lstm.0"].input_gate.dtype == gradients.inputs.dtype == torch.bfloat16

@@ -15,7 +15,7 @@ import torch
 from gatelens.cli import main
 from gatelens.explainers import GateSaliency
 from gatelens.models import LSTMModel, WindowSpec, load
-from gatelens.models.keras_files import from_keras
+from gatelens.models.keras_files import from_keras, size_words
 from gatelens.models.keras_model import KerasModel
 from helpers.keras_made import (
     FORMATS,
@@ -69,6 +69,27 @@ def test_what_is_found_and_left_out_is_told(model, tmp_path, form):
     assert any("the sigmoid of dense" in found and "scores are logits" in found for found in adopted["found"])
     assert "the compile settings (optimizer, loss, metrics)" in adopted["left_out"]
     assert (ours.config.task, ours.config.hidden_sizes) == ("binary", (3,))
+
+
+def test_one_of_a_kind_is_singular(tmp_path):
+    """A layer of one unit is told as such, and one of several as several."""
+    made = sequential(
+        keras.Input((4,)), layers.Embedding(5, 1), layers.LSTM(1, return_sequences=True),
+        layers.Bidirectional(layers.LSTM(2)), layers.Dense(3), layers.Dense(1),
+    )  # fmt: skip
+    found = " | ".join(from_keras(saved(made, tmp_path)).data.provenance["adopted"]["found"])
+    for words in (
+        "Embedding of 5 ids in 1 number |", "LSTM, 1 unit, tanh", "Bidirectional LSTM, 2 units,", "Dense, 3 units,",
+        "Dense, 1 unit, linear",
+    ):  # fmt: skip
+        assert words in found
+    assert "1 units" not in found
+
+
+@pytest.mark.parametrize(("size", "words"), [(25184, "25,184 bytes"), (10**6, "1.0 MB"), (3 * 10**9, "3,000.0 MB")])
+def test_sizes_are_told_as_people_read_them(size, words):
+    """A size in a message is in MB, from one on."""
+    assert size_words(size) == words
 
 
 @pytest.mark.parametrize("form", FORMATS)
@@ -544,7 +565,8 @@ def bomb(path, name, size):
 def test_a_zip_bomb(path, name):
     """A member that unpacks to far more than a model of this config needs is refused before it is unpacked."""
     bomb(path, name, 200 * 2**20)
-    assert peak_memory(lambda: refused(path, f"{name} unpacks to")) < 2**24
+    message = rf"{name} unpacks to 209\.7 MB; expected up to \d+\.\d MB for a model of this config"
+    assert peak_memory(lambda: refused(path, message)) < 2**24
 
 
 def test_a_zip_that_lies_about_its_size(path):

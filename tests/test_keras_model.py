@@ -357,7 +357,7 @@ def test_a_model_that_joins_all_timesteps_refuses_padding(models, name):
     with pytest.raises(InvalidInputError, match=r"joins all timesteps\. Leave out"):
         ours(inputs, [T, T, 2, T, T])
     for steps in (1, 4, T + 2):
-        message = rf"inputs has {steps} timesteps; expected {T}, because .*'{name}.*\. Cut longer .* windows of {T},"
+        message = rf"inputs has {steps} timesteps?; expected {T}, because .*'{name}.*\. Cut longer .* windows of {T},"
         with pytest.raises(InvalidInputError, match=message):
             ours(np.concatenate([inputs, inputs], axis=1)[:, :steps])
 

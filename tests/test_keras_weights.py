@@ -120,7 +120,7 @@ def replaced(name, values):
         (replaced("layers/dense/vars/0", np.full((3, 1), np.nan, "float32")), "NaN or infinite"),
         (replaced("layers/lstm/cell/vars/2", np.full(12, np.inf, "float32")), "NaN or infinite"),
         (replaced("layers/dense/vars/1", np.full(1, 1e300)), "NaN or infinite"),
-        (lambda file: file.__delitem__("layers/dense/vars/1"), "holds 1 weights; its config expects 2"),
+        (lambda file: file.__delitem__("layers/dense/vars/1"), "holds 1 weight; its config expects 2"),
         (lambda file: file["layers/dense/vars"].create_dataset("2", data=1.0), "holds 3 weights.*LoRA"),
         (lambda file: file.__delitem__("layers/lstm"), "no weights at layers/lstm"),
         (lambda file: file.__delitem__("layers"), "no weights at layers"),
@@ -143,7 +143,7 @@ def test_weights_that_do_not_fit_in_a_legacy_file(legacy):
     with h5py.File(legacy) as file:
         layer = next(name for name in file["model_weights"] if name.startswith("dense"))
     for value, message in (
-        ([b"kernel"], "holds 1 weights; its config expects 2"),
+        ([b"kernel"], "holds 1 weight; its config expects 2"),
         ([b"a", b"b"], "no weights at a"),
         ([b"../x", b"b"], "no weights at"),
         ([b"", b""], "no weights at"),

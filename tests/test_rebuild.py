@@ -2,6 +2,7 @@
 
 import itertools
 import weakref
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -15,24 +16,10 @@ from torch.utils._pytree import tree_leaves
 from gatelens.models import InvalidInputError, InvalidTypeError, ModelError, rebuild, record
 from gatelens.models.activation_lstm import ActivationLSTM
 from gatelens.models.activations import CELL_ACTIVATIONS, GATE_ACTIVATIONS
-from helpers.lstm_loop import QUANTITIES, run_lstm
+from helpers.lstm_loop import QUANTITIES, make_lstm, random, run_lstm
 
 # torch's own word on the user's own call
 pytestmark = pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN")
-
-
-def random(*shape: int, seed: int = 1) -> torch.Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def make_lstm(*, seed: int = 0, strength: float = 2.0, **options) -> nn.LSTM:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        module = nn.LSTM(**options).double()
-    with torch.no_grad():
-        for parameter in module.parameters():
-            parameter.mul_(strength)
-    return module.eval()
 
 
 def run(module, inputs, lengths=None, state=None, **options):
@@ -41,7 +28,7 @@ def run(module, inputs, lengths=None, state=None, **options):
         given_ = inputs if module.batch_first else inputs.transpose(0, 1)
     else:
         given_ = pack_padded_sequence(inputs, lengths, batch_first=True, enforce_sorted=False)
-    with record(module, **options) as recording, torch.no_grad():
+    with record(module, bitwise=True, **options) as recording, torch.no_grad():
         module(given_, state)
     return recording.trace
 
@@ -326,12 +313,15 @@ class Allocations(TorchDispatchMode):
         self.now -= self.living.pop(key, 0)
 
 
-def peak_of_trace(module, inputs, lengths, quantities):
-    """Return the most bytes that reading a trace holds at once, beside what the pass left."""
+def peak_of_trace(module, inputs, lengths, quantities, *, bitwise=True):
+    """Return the most bytes that a trace takes at once: to read it, or, where the pass keeps it, with the pass."""
     given_ = pack_padded_sequence(inputs, lengths, batch_first=True, enforce_sorted=False) if lengths else inputs
-    with record(module, quantities=quantities) as recording, torch.no_grad():
-        module(given_)
-    with Allocations() as counted:
+    counted = Allocations()
+    with record(module, quantities=quantities, bitwise=bitwise) as recording, torch.no_grad():
+        with nullcontext() if bitwise else counted:
+            module(given_)
+        assert bool(recording.calls[0].kept) is not bitwise
+    with counted:
         trace = recording.trace
     assert len(trace)
     return counted.peak
@@ -366,6 +356,17 @@ def test_memory_of_a_trace(kind, padded, dtype):
     buffer = trace_bytes(module, batch, steps, item, count=4)
     assert peak >= 0.8 * layers  # it is counted at all
     assert peak <= layers + buffer + weights
+
+
+@pytest.mark.parametrize("kind", MEMORY)
+def test_memory_of_a_pass_that_keeps_its_gates(kind):
+    """The same holds of the pass and its trace together, where a kernel of our own runs."""
+    module = make_lstm(batch_first=True, **MEMORY[kind]).float()
+    peak = peak_of_trace(module, random(6, 120, module.input_size).float(), None, QUANTITIES, bitwise=False)
+    layers = trace_bytes(module, 6, 120, 4)
+    assert layers <= peak
+    weights = 3 * sum(parameter.numel() for parameter in module.parameters()) * 4
+    assert peak <= layers + trace_bytes(module, 6, 120, 4, count=4) + weights
 
 
 @pytest.mark.parametrize("kind", MEMORY)

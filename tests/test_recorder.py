@@ -9,21 +9,7 @@ from torch.nn.utils.rnn import pack_padded_sequence
 
 from gatelens.models import GatelensError, ModelError, record
 from helpers.draws import make_model
-from helpers.lstm_loop import QUANTITIES, run_lstm, step_cell
-
-
-def make_lstm(seed: int = 0, **options) -> nn.LSTM:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        module = nn.LSTM(**options).double()
-        with torch.no_grad():
-            for parameter in module.parameters():
-                parameter.mul_(2)  # away from the linear middle of the gates
-        return module.eval()
-
-
-def random(*shape: int, seed: int = 1) -> torch.Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+from helpers.lstm_loop import QUANTITIES, make_lstm, random, run_lstm, step_cell
 
 
 def assert_trace_is(trace, expected, atol=1e-12):

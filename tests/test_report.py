@@ -1,6 +1,7 @@
 """The page: its numbers are the data's, its parts are there, and it refuses what does not belong together."""
 
 import re
+from dataclasses import replace
 from html import unescape
 
 import numpy as np
@@ -10,7 +11,17 @@ from torch import nn
 
 from gatelens.examples.glucose import data_path, model_path
 from gatelens.explainers import IntegratedGradients, explain
-from gatelens.models import DataSpec, InvalidInputError, InvalidTypeError, LSTMConfig, LSTMModel, load, read_csv
+from gatelens.models import (
+    DataSpec,
+    FeatureSpec,
+    InvalidInputError,
+    InvalidTypeError,
+    LSTMConfig,
+    LSTMModel,
+    from_torch,
+    load,
+    read_csv,
+)
 from gatelens.reports import Report, describe, narrate
 from helpers.made import made_attribution
 
@@ -58,6 +69,93 @@ def test_page_holds_tables_card_and_provenance(glucose) -> None:
     assert found["lime"].attrs["model"] in text
     assert torch.__version__ in text
     assert "gatelens report x" in text
+
+
+@pytest.fixture
+def adopted(tmp_path):
+    """Somebody's weights in a checkpoint, which say neither pooling nor task nor scaling; table columns as features."""
+    torch.manual_seed(0)
+    net = nn.ModuleDict({"lstm": nn.LSTM(2, 4), "head": nn.Linear(4, 1)})
+    torch.save({"model": net.state_dict(), "<u>epoch</u>": 3}, tmp_path / "net.pt")
+
+    def opened(**options):
+        model = from_torch(tmp_path / "net.pt", **options)
+        features = (FeatureSpec(name="temperature"), FeatureSpec(name="pressure"))
+        model.data = replace(model.data, features=features)
+        return model
+
+    return opened
+
+
+def checks_of(html: str) -> str:
+    """Return the words of the first screen's checks."""
+    return text_of(re.search(r'<section class="checks.*?</section>', html)[0])
+
+
+def test_what_was_assumed_of_a_model_is_a_reason_for_care(adopted) -> None:
+    """Where all else passes, an assumption about the model still asks for care; where nothing is assumed, none does."""
+    inputs = torch.randn(1, 3, 2, generator=torch.Generator().manual_seed(1))
+    model = adopted()
+    found = explain(model, inputs, ["integrated_gradients", "kernel_shap"])
+    assert narrate(found).passed
+    html = Report(found, model=model).to_html()
+    checks = checks_of(html)
+    assert checks.startswith("Read with care. About the model: pooling 'last' is assumed, weights do not say it; ")
+    assert "About the model: task 'regression' is assumed for the one output" in checks
+    assert '<section class="checks care">' in html
+    assert Report(found, model=model)._repr_html_().count("is assumed") == 2
+    told = adopted(pooling="last", task="regression")
+    html = Report(explain(told, inputs, ["integrated_gradients", "kernel_shap"]), model=told).to_html()
+    assert checks_of(html).startswith("Checks passed.")
+    assert "assumed" not in text_of(html)
+
+
+def test_card_on_the_page_tells_what_was_adopted(adopted) -> None:
+    """The card holds what was assumed, found and left out of a file, as text; a model of our own has no such lists."""
+    model = adopted()
+    html = Report(IntegratedGradients(model).explain(torch.randn(1, 3, 2)), model=model).to_html()
+    card = describe(model)
+    text = text_of(html).split("How this page was made")[1]
+    for title, sentences in (
+        ("Assumed", card.assumed),
+        ("Found in the file", card.found),
+        ("Not taken over", card.left_out),
+    ):
+        assert len(sentences) > 0
+        assert f"{title} {' '.join(sentences)}" in text
+    assert "<u>" not in html
+    hostile = {"assumed": ["<u>a</u>"], "found": ["<u>b</u>"], "left_out": ["<u>c</u>"]}
+    model.data = replace(model.data, provenance={"adopted": hostile})
+    html = Report(IntegratedGradients(model).explain(torch.randn(1, 3, 2)), model=model).to_html()
+    assert text_of(html).count("<u>a</u>") == 2  # among the checks and on the card
+    for words in ("<u>b</u>", "<u>c</u>"):
+        assert words in text_of(html)
+    assert "<u>" not in html
+    own = LSTMModel(LSTMConfig(input_size=2, hidden_sizes=(4,)))
+    text = text_of(Report(IntegratedGradients(own).explain(torch.randn(1, 3, 2)), model=own).to_html())
+    for title in ("Assumed", "Found in the file", "Not taken over"):
+        assert title not in text
+
+
+def test_an_unknown_scaling_is_not_told_as_known(adopted, glucose) -> None:
+    """Without a known center or scale the baseline is called what it is, 0, and the card shows neither column."""
+    model = adopted()
+    html = Report(IntegratedGradients(model).explain(torch.randn(1, 3, 2)), model=model).to_html()
+    text = text_of(html)
+    assert "for an input with every feature at 0 it would be" in text
+    assert "its center" not in text
+    assert "<td>temperature</td><td></td><td>column temperature</td></tr>" in html
+    assert "as they stand, unscaled" in text
+    assert "Center" not in text
+    assert "Scale" not in text
+    model.data = replace(model.data, features=(FeatureSpec(name="temperature", center=11.5), FeatureSpec(name="p")))
+    scaled = Report(IntegratedGradients(model).explain(torch.randn(1, 3, 2)), model=model).to_html()
+    assert "for an input with every feature at its center it would be" in text_of(scaled)
+    assert "<td>column temperature</td><td>11.5</td><td>1</td></tr>" in scaled
+    assert "unscaled" not in text_of(scaled)
+    text = text_of(Report(glucose[1], model=glucose[0]).to_html())
+    assert "Center Scale" in text
+    assert "unscaled" not in text
 
 
 def test_page_is_one_file_without_script_or_network(glucose) -> None:

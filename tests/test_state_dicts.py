@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 from torch import nn
 
+from gatelens.explainers import available, explain
 from gatelens.models import ModelError
 from gatelens.models.checkpoints import find_state
 from gatelens.models.state_dicts import adopt
@@ -90,8 +93,8 @@ def without(*names):
             put(norm__weight=torch.ones(4), norm__bias=torch.ones(4)),
             r"no place .*: norm\.weight \(4,\), norm\.bias \(4,",
         ),
-        (put(bn__num_batches_tracked=torch.tensor(3)), r"no place .*: bn\.num_batches_tracked \(\)\. Every explainer"),
-        (put(conv__weight=torch.ones(3, 3, 5)), r"conv\.weight \(3, 3, 5\)\. Every explainer takes the module itself"),
+        (put(bn__num_batches_tracked=torch.tensor(3)), r"no place .*: bn\.num_batches_tracked \(\)\. The explainers"),
+        (put(conv__weight=torch.ones(3, 3, 5)), r"conv\.weight \(3, 3, 5\)\. The explainers take the module itself"),
         (put(loss__pos_weight=torch.ones(2)), "can be deleted from the state dict"),
         (
             without("classifier.weight", "classifier.bias"),
@@ -100,10 +103,10 @@ def without(*names):
         (without("classifier.weight"), r"no linear head: .* found classifier\.bias \(2,\)"),
         (put(classifier__weight=torch.ones(2, 5)), r"no linear head: .*found classifier\.weight \(2, 5\)"),
         (put(classifier__bias=torch.ones(3)), r"the head classifier has a bias \(3,\); expected \(2,\)"),
-        (without("encoder.weight_hh_l0"), "encoder, layer 0 has no weight_hh"),
-        (without("encoder.weight_ih_l0"), "encoder, layer 0 has no weight_ih"),
-        (put(encoder__weight_hh_l0=torch.ones(12, 4)), r"encoder, layer 0 is a GRU, which has 3 gates"),
-        (put(encoder__weight_hh_l0=torch.ones(4, 4)), "encoder, layer 0 is a plain RNN"),
+        (without("encoder.weight_hh_l0"), "layer 0 of encoder has no weight_hh"),
+        (without("encoder.weight_ih_l0"), "layer 0 of encoder has no weight_ih"),
+        (put(encoder__weight_hh_l0=torch.ones(12, 4)), r"layer 0 of encoder is a GRU, which has 3 gates"),
+        (put(encoder__weight_hh_l0=torch.ones(4, 4)), "layer 0 of encoder is a plain RNN"),
         (
             put(encoder__weight_hh_l0=torch.ones(15, 4)),
             r"weight_ih \(16, 3\) and weight_hh \(15, 4\); expected \(4H, D\)",
@@ -113,14 +116,17 @@ def without(*names):
         (put(encoder__weight_ih_l0=torch.ones(20, 3)), r"has weight_ih \(20, 3\); expected \(16, 3\)"),
         (put(encoder__bias_ih_l0=torch.ones(12)), r"has bias_ih \(12,\); expected \(16,\)"),
         (put(encoder__weight_hr_l0=torch.ones(2, 4)), r"projects its hidden states \(proj_size\)"),
-        (put(encoder__weight_ih_l0_reverse=torch.ones(16, 3)), "layer 0, reverse has no weight_hh"),
+        (
+            put(encoder__weight_ih_l0_reverse=torch.ones(16, 3)),
+            "the reverse direction of layer 0 of enc.* no weight_hh",
+        ),
         (
             put(encoder__weight_ih_l2=torch.ones(16, 4), encoder__weight_hh_l2=torch.ones(16, 4)),
             "forward dir.* of layer 1",
         ),
         (
             put(encoder__weight_ih_l1=torch.ones(16, 5), encoder__weight_hh_l1=torch.ones(16, 4)),
-            "layer 1 reads 5 .* gives 4",
+            "layer 1 of encoder reads 5 .* gives 4",
         ),
         (put(encoder__weight_ih=torch.ones(16, 3)), r"encoder has the weight weight_ih of layer 0 twice"),
         (
@@ -170,7 +176,7 @@ def test_directions_must_be_alike():
         "encoder.bias_ih_l0_reverse": torch.ones(20),
         "encoder.bias_hh_l0_reverse": torch.ones(20),
     }
-    with pytest.raises(ModelError, match="encoder, layer 0: its two directions differ in shape"):
+    with pytest.raises(ModelError, match="the two directions of layer 0 of encoder differ in shape"):
         from_torch(state | odd)
     upper = {f"upper.{name}": value for name, value in nn.LSTM(8, 8).state_dict().items()}
     with pytest.raises(ModelError, match="some LSTMs run in both directions and some in one"):
@@ -182,8 +188,61 @@ def test_other_recurrent_modules(kind, name):
     """GRU and RNN are called by their name."""
     net = Net()
     net.encoder = kind(3, 4, batch_first=True)
-    with pytest.raises(ModelError, match=f"^Net: encoder, layer 0 is {name}"):
+    with pytest.raises(ModelError, match=f"^Net: layer 0 of encoder is {name}"):
         from_torch(net)
+
+
+@pytest.mark.parametrize(
+    ("module", "sentence"),
+    [
+        (nn.GRU(3, 4), "layer 0 is a GRU, which has 3 gates and no cell state; expected an LSTM."),
+        (nn.RNN(3, 4), "layer 0 is a plain RNN, which has no gates; expected an LSTM."),
+        (nn.GRUCell(3, 4), "layer 0 is a GRU, which has 3 gates and no cell state; expected an LSTM."),
+    ],
+)
+def test_weights_without_a_path(module, sentence):
+    """A recurrent module saved by itself has no name; nothing is called an LSTM that is none."""
+    with pytest.raises(ModelError) as caught:
+        from_torch(module.state_dict())
+    assert str(caught.value).startswith(f"state dict: {sentence} The explainers take the module itself")
+
+
+class Gated(nn.Module):
+    """A model with gates and no LSTM."""
+
+    def __init__(self):
+        super().__init__()
+        self.encoder, self.head = nn.GRU(3, 4, batch_first=True), nn.Linear(4, 1)
+
+    def forward(self, inputs):
+        return self.head(self.encoder(inputs)[0][:, -1])
+
+
+class Flat(nn.Module):
+    """A model with no recurrent layer at all."""
+
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(3, 1)
+
+    def forward(self, inputs):
+        return self.head(inputs.mean(dim=1))
+
+
+@pytest.mark.parametrize("kind", [Gated, Flat])
+def test_what_works_without_an_lstm(kind):
+    """The error names just the explainers that need no LSTM; they do explain the module, and the other one refuses."""
+    module = kind()
+    with pytest.raises(ModelError, match=r"explain\(module, inputs\)\. (.*) need no LSTM; (\w+) does") as caught:
+        from_torch(module)
+    works = re.search(r"inputs\)\. (.*) need no LSTM; (\w+) does", str(caught.value))
+    named = re.split(r", | and ", works[1])
+    needs = {name: entry.explainer.needs for name, entry in available().items() if entry.origin == "gatelens"}
+    assert sorted(named) == sorted(name for name, need in needs.items() if need != "lstm")
+    assert [works[2]] == [name for name, need in needs.items() if need == "lstm"]
+    assert list(explain(module, floats(2, 4, 3), named, target=0)) == named
+    with pytest.raises(ModelError):
+        explain(module, floats(2, 4, 3), [works[2]], target=0)
 
 
 def test_a_tied_head_that_the_file_lacks():
@@ -274,7 +333,7 @@ def test_checkpoints_with_several_models():
 
 def test_no_state_dict():
     """Numbers, lists and other models' weights are told."""
-    with pytest.raises(ModelError, match=r"found conv\.weight \(1, 2, 3\)\. Every explainer takes the module itself"):
+    with pytest.raises(ModelError, match=r"found conv\.weight \(1, 2, 3\)\. The explainers take the module itself"):
         from_torch({"model": {"conv.weight": torch.ones(1, 2, 3)}, "epoch": 3})
     with pytest.raises(ModelError, match=r"it holds no LSTM: .* found no tensors"):
         from_torch({"w": [[1.0]]})

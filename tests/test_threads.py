@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from gatelens.models import compiled, kernels, threads
+from gatelens.models import compiled, kernels, products, threads
 from gatelens.models.activations import ACTIVATIONS
 from gatelens.models.kernels import Cell
 
@@ -17,16 +17,23 @@ STANDARD = Cell(ACTIVATIONS["sigmoid"], ACTIVATIONS["tanh"], standard=True, reve
 
 
 def scanned(count: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return gates and cells of a scan of 37 rows that `count` threads share in 37 shares."""
+    """Return gates and cells of 37 groups of rows that `count` threads share in 37 shares."""
     generator = torch.Generator().manual_seed(0)
-    gates, cell = torch.randn(5, 37, 4, 3, generator=generator), torch.full((5, 37, 3), torch.nan)
-    state, lengths = torch.zeros(37, 3), torch.full((37,), 5)
+    batch = 37 * products.ROWS
+    inputs, states = torch.randn(5, batch, 2, generator=generator), torch.zeros(5, batch, 3)
+    panels, added = products.packed(torch.randn(2 + 3, 12, generator=generator))
+    gates, cell = torch.full((5, batch, 4, 3), torch.nan), torch.full((5, batch, 3), torch.nan)
+    state, lengths = torch.zeros(batch, 3), torch.full((batch,), 5)
     job = kernels._job(gates, cell, state, lengths, STANDARD)
+    job[compiled.PART], job[compiled.FEATURES], job[compiled.WIDTH] = compiled.BOTH, 2, 3
+    parts = (panels, added, inputs, states)
+    job[compiled.WEIGHTS : compiled.STATES + 1] = [part.data_ptr() for part in parts]
     job[compiled.CARRY] = state.data_ptr()
     job[compiled.TICKET] = 99  # what an earlier run left
     job[compiled.SHARES] = 37
-    threads.share(compiled.scan_task, job, count)
+    threads.share(compiled.run_task, job, count)
     assert job[compiled.TICKET] == 37 + count  # each thread's last ticket is one too many
+    assert cell.isfinite().all()
     return gates, cell
 
 
@@ -92,8 +99,8 @@ def test_jobs_hold_what_the_kernels_read():
     job = kernels._job(gates, cell, state, lengths, STANDARD)
     assert job.dtype == np.int64
     assert job[[compiled.STEPS, compiled.BATCH, compiled.UNITS, compiled.REVERSE]].tolist() == [2, 3, 5, 0]
-    assert job[compiled.GATES : compiled.LENGTHS + 1].tolist() == [
-        gates.data_ptr(), cell.data_ptr(), state.data_ptr(), 0, lengths.data_ptr(),
-    ]  # fmt: skip
+    assert job[[compiled.GATES, compiled.CELL, compiled.INITIAL, compiled.LENGTHS]].tolist() == [
+        part.data_ptr() for part in (gates, cell, state, lengths)
+    ]
     with pytest.raises(AssertionError, match="contiguous"):
         kernels._job(gates.transpose(0, 1), cell, state, lengths, STANDARD)

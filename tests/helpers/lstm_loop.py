@@ -7,6 +7,7 @@ so that autograd with respect to an offset gives d score / d value, with every l
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +24,22 @@ FUNCTIONS = {
     "hard_sigmoid": lambda x: (x / 6 + 0.5).clamp(0, 1),
     "hard_sigmoid_keras2": lambda x: (0.2 * x + 0.5).clamp(0, 1),
 }
+
+
+def random(*shape: int, seed: int = 1) -> Tensor:
+    """Return standard normal numbers, float64."""
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def make_lstm(seed: int = 0, *, strength: float = 2.0, **options: Any) -> nn.LSTM:
+    """Return an LSTM in float64, its weights `strength` times torch's: away from the linear middle of the gates."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        module = nn.LSTM(**options).double()
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.mul_(strength)
+    return module.eval()
 
 
 def run_lstm(
