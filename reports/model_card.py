@@ -70,7 +70,7 @@ def describe(model: Any) -> ModelCard:
     features = tuple(
         (feature.name, feature.unit, _made_from(feature), feature.center, feature.scale) for feature in data.features
     )
-    told = (tuple(map(str, adopted.get(name, ()))) for name in ("found", "assumed", "left_out"))
+    told = (_sentences(adopted.get(name)) for name in ("found", "assumed", "left_out"))
     return ModelCard(tuple(rows), tuple(layers), features, _metrics(data), *told)
 
 
@@ -87,6 +87,11 @@ def metric_sentence(card: ModelCard) -> str:
         best = max(others, key=lambda name: others[name])
         text += f"; the best simple forecast ({best.replace('_', ' ')}) {number(others[best] * 100, digits=2)} %"
     return text + "."
+
+
+def _sentences(value: Any) -> tuple[str, ...]:
+    """Return a list of sentences from a file's free provenance; nothing where it is none."""
+    return tuple(map(str, value)) if isinstance(value, (list, tuple)) else ()
 
 
 def _kind(predictor: Predictor) -> str:

@@ -174,3 +174,12 @@ def test_reads_of_a_function() -> None:
     module = nn.LSTM(2, 3)
     module.data = DataSpec(features=(FeatureSpec(name="a"),), window=WindowSpec(length=3))
     assert dict(describe(module).rows)["Reads"] == "3 timesteps"
+
+
+@pytest.mark.parametrize("value", ["a sentence", 7, None, {"a": 1}])
+def test_provenance_of_another_form_is_left_out(value):
+    """data.json is free: what stands where sentences are expected is shown only if it is a list of them."""
+    adopted = {"file": "a.pt", "assumed": value, "found": ["one"]}
+    card = describe(LSTMModel(LSTMConfig(input_size=2), data=DataSpec(provenance={"adopted": adopted})))
+    assert card.assumed == ()
+    assert card.found == ("one",)
