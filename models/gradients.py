@@ -22,12 +22,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .calls import CellSequence, LSTMCall
 from .errors import ModelError
 from .inputs import valid_mask
 from .kernels import walk_back_
 from .predictor import Predictor
 from .rebuild import Run, runs
-from .recorder import CellSequence, LSTMCall, Recording, record
+from .recorder import Recording, record
 from .targets import Target
 from .trace import LayerTrace, Trace
 from .tracing import check_layout, join, join_layers, require_module

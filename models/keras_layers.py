@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
@@ -193,9 +194,9 @@ class GlobalPooling(KerasLayer):
         pooled = self.pool(flows[0])  # (B, D)
         return Flow(pooled[:, None] if self.keep_axis else pooled)
 
+    @abstractmethod
     def pool(self, flow: Flow) -> Tensor:
         """Return (B, D)."""
-        raise NotImplementedError
 
 
 class GlobalAveragePooling1D(GlobalPooling):

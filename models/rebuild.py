@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from .activations import activations_of, is_standard
+from .calls import Call, CellSequence, LSTMCall, flat_weights
 from .errors import ModelError
 from .keeping import Kept
 from .kernels import Cell, Weights, rebuild_
-from .recorder import Call, CellSequence, LSTMCall, flat_weights
 from .trace import GATES, QUANTITIES, LayerTrace
 
 BLOCK_NUMBERS = 2**18  # gates of a block of timesteps where not all are kept; they stay in cache

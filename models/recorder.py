@@ -8,167 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import _global_forward_hooks
-from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
+from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
+from .calls import Call, CellSequence, CellStep, LSTMCall, State, batch_first_of, data_of, flat_weights, versions_of
 from .errors import InvalidInputError, InvalidTypeError, ModelError, nearest_name
 from .inputs import valid_mask
-from .keeping import KeepingKernel, Kept
+from .keeping import KeepingKernel
 from .trace import QUANTITIES, LayerTrace, Trace
-
-State = tuple[Tensor, Tensor]
-
-
-@dataclass(frozen=True, eq=False)
-class LSTMCall:
-    """One call of one `nn.LSTM`: what went in and what came out.
-
-    Attributes:
-        path: Name of the module inside its root.
-        module: The `nn.LSTM`.
-        inputs: (B, T, D), batch first, detached, 0 at padding.
-        lengths: Long (B,) on the CPU.
-        initial_h: (layers * directions, B, H or projection).
-        initial_c: (layers * directions, B, H).
-        output: The module's own output, a tensor or `PackedSequence`, detached.
-        versions: How often each tensor that the gates are rebuilt from had been changed in place.
-        sources: With a graph: the tensors that went in as the caller gave them, its input's data, h_0, c_0.
-        leaves: With a graph: copies of output data, h_n and c_n, from which a new graph begins for the caller.
-        connected: Whether that graph was kept (False under `torch.no_grad`).
-        plain: Whether nothing but torch's own code can have made the output: no subclass, no hook of somebody else.
-        autocast: The type that autocast computed products in, or None.
-        kept: The numbers of each direction where the pass itself kept them (`KeepingKernel`), else ().
-        times: Long (B, T'), which timestep of the model's own inputs each timestep is, where they differ; T' timesteps
-            or more (see `reading`).
-    """
-
-    path: str
-    module: nn.LSTM
-    inputs: Tensor
-    lengths: Tensor
-    initial_h: Tensor
-    initial_c: Tensor
-    output: Tensor | PackedSequence
-    versions: tuple[int, ...]
-    sources: tuple[Tensor, ...] = ()
-    leaves: tuple[Tensor, ...] = ()
-    connected: bool = False
-    plain: bool = False
-    autocast: torch.dtype | None = None
-    kept: tuple[Kept, ...] = ()
-    times: Tensor | None = None
-
-    @property
-    def batch(self) -> int:
-        """Sequences B."""
-        return self.inputs.shape[0]
-
-    def check_untouched(self) -> None:
-        """Refuse a call whose input, output or weights were overwritten since: its gates would be wrong numbers."""
-        if _versions(self.inputs, _data(self.output), *flat_weights(self.module)) != self.versions:
-            raise ModelError(_TOUCHED.format(self.path or "the LSTM"))
-
-    def batch_first(self, output: Tensor | PackedSequence) -> Tensor:
-        """Return a tensor laid out like this call's output (or its gradient) as (B, T, F), 0 at padding."""
-        return _batch_first(self.module, output, self.inputs.shape[1])
-
-    def gradient_batch_first(self, data: Tensor) -> Tensor:
-        """Return a gradient at the output's data as (B, T, F), 0 at padding."""
-        output = self.output
-        return self.batch_first(output._replace(data=data) if isinstance(output, PackedSequence) else data)
-
-    def along_inputs(self, layer: LayerTrace) -> LayerTrace:
-        """Return a layer of this call's timesteps (B, T, H) laid along those of the model's inputs; 0 where none is."""
-        if self.times is None:
-            return layer
-        batch, steps, _ = layer.shape
-        every = self.times.shape[1]
-        times = self.times[:, :steps]
-        read = valid_mask(self.lengths, steps).to(times.device) & (times >= 0)
-        places = torch.where(read, times, every)[..., None]  # one more, for what stands nowhere
-
-        def place(values: Tensor) -> Tensor:
-            found = values.new_zeros(batch, every + 1, values.shape[2])
-            return found.scatter_(1, places.expand_as(values), values)[:, :every]
-
-        return layer.map(place)
-
-    def source_data(self, inputs: Tensor) -> Tensor:
-        """Return numbers (B, T, D) laid out like the data that went in: packed, time first, or unbatched."""
-        if isinstance(self.output, PackedSequence):
-            order = self.output.sorted_indices
-            rows, lengths = (inputs, self.lengths) if order is None else (inputs[order], self.lengths[order.cpu()])
-            return pack_padded_sequence(rows, lengths, batch_first=True).data
-        if self.output.ndim == 2:  # unbatched
-            return inputs[0]
-        return inputs if self.module.batch_first else inputs.transpose(0, 1)
-
-
-@dataclass(frozen=True, eq=False)
-class CellStep:
-    """One call of an `nn.LSTMCell`: copies of what went in (B, D), (B, H), (B, H) and of what came out.
-
-    Attributes:
-        read: The very tensor that was read, with its graph.
-        made: The states h and c where the next steps' gradients arrive, (B, H) or (H,), with their graph.
-        handed: The very tensors the caller got, to know them again.
-    """
-
-    inputs: Tensor
-    initial_h: Tensor
-    initial_c: Tensor
-    hidden: Tensor
-    cell: Tensor
-    read: Tensor
-    made: State
-    handed: State
-
-
-@dataclass(eq=False)
-class CellSequence:
-    """The calls of one `nn.LSTMCell` that follow each other: one sequence, each call a timestep."""
-
-    path: str
-    module: nn.LSTMCell
-    versions: tuple[int, ...]
-    autocast: torch.dtype | None = None
-    steps: list[CellStep] = field(default_factory=list)
-    plain: bool = True  # whether nothing but torch's own code can have made the outputs
-    steps_in_pass: int = 0  # since the root module was last called
-    passes: int = 0
-
-    @property
-    def batch(self) -> int:
-        """Sequences B."""
-        return self.steps[0].inputs.shape[0]
-
-    def along_inputs(self, layer: LayerTrace) -> LayerTrace:
-        """Return the layer as it is: a cell's calls are its timesteps."""
-        return layer
-
-    @property
-    def lengths(self) -> Tensor:
-        """Long (B,): all calls are valid timesteps."""
-        return torch.full((self.batch,), len(self.steps))
-
-    def check_untouched(self) -> None:
-        """Refuse a sequence whose weights were overwritten since: its gates would be wrong numbers."""
-        if _versions(*self.module.parameters()) != self.versions:
-            raise ModelError(_TOUCHED.format(self.path or "the LSTMCell"))
-
-
-Call = LSTMCall | CellSequence
-
-_TOUCHED = (
-    "the input, output or weights of {} were changed in place after it was called, so its gates cannot be rebuilt. "
-    "Read the trace before changing them, or replace operations such as relu_ or mul_ by those that return a new "
-    "tensor."
-)
 
 
 class Recording:
@@ -218,7 +70,7 @@ class Recording:
         """Add a call of a cell to the sequence it belongs to; `given` is the very state it was called with."""
         sequence = self._sequence(path, module, given, step)
         if sequence is None:
-            sequence = CellSequence(path, module, _versions(*module.parameters()), _autocast(step.hidden))
+            sequence = CellSequence(path, module, versions_of(*module.parameters()), _autocast(step.hidden))
             self.calls.append(sequence)
         if sequence.passes != self.passes:
             sequence.passes, sequence.steps_in_pass = self.passes, 0
@@ -374,7 +226,7 @@ class _LSTMHook:
     def before(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Let the kernel run without a graph: gradients are walked through it by hand, so none is needed."""
         inputs, state = _arguments(args, kwargs)
-        self.sources = (_data(inputs), *(state or ()))
+        self.sources = (data_of(inputs), *(state or ()))
         bare = inputs._replace(data=inputs.data.detach()) if isinstance(inputs, PackedSequence) else inputs.detach()
         return (bare, None if state is None else tuple(part.detach() for part in state)), {}
 
@@ -385,7 +237,7 @@ class _LSTMHook:
 
     def _capture(self, module: nn.LSTM, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> LSTMCall:
         call = _capture(self.path, module, *_arguments(args, kwargs), output)
-        kept = () if self.kernel is None else self.kernel.take(_data(output[0]))
+        kept = () if self.kernel is None else self.kernel.take(data_of(output[0]))
         return replace(call, kept=kept) if kept and call.plain else call
 
     def after_with_graph(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
@@ -393,7 +245,7 @@ class _LSTMHook:
         assert isinstance(module, nn.LSTM)
         sequence, state = output
         with torch.inference_mode(False), torch.no_grad():
-            leaves = tuple(part.clone().requires_grad_() for part in (_data(sequence), *state))
+            leaves = tuple(part.clone().requires_grad_() for part in (data_of(sequence), *state))
         data, h, c = (leaf.clone() for leaf in leaves)  # the model may write into its own copies
         call = self._capture(module, args, kwargs, output)
         call = replace(call, sources=self.sources, leaves=leaves, connected=data.requires_grad)
@@ -463,7 +315,7 @@ def _capture(path: str, module: nn.LSTM, inputs: Any, state: State | None, outpu
         values, lengths = pad_packed_sequence(inputs._replace(data=inputs.data.detach()), batch_first=True)
         sequence = sequence._replace(data=sequence.data.detach())
     else:
-        values = _batch_first(module, inputs.detach(), 0)
+        values = batch_first_of(module, inputs.detach(), 0)
         lengths = torch.full((values.shape[0],), values.shape[1])
         sequence = sequence.detach()
     count, batch = final_h.shape[0], values.shape[0]
@@ -471,7 +323,7 @@ def _capture(path: str, module: nn.LSTM, inputs: Any, state: State | None, outpu
         width = module.proj_size or module.hidden_size
         state = (values.new_zeros(count, batch, width), values.new_zeros(count, batch, module.hidden_size))
     initial_h, initial_c = (part.detach().reshape(count, batch, -1) for part in state)
-    versions = _versions(values, _data(sequence), *flat_weights(module))
+    versions = versions_of(values, data_of(sequence), *flat_weights(module))
     return LSTMCall(
         path, module, values, lengths, initial_h, initial_c, sequence, versions,
         plain=_is_plain(module), autocast=_autocast(values), times=module.__dict__.get(_TIMES),
@@ -495,24 +347,3 @@ def _is_plain(module: nn.Module) -> bool:
 def _autocast(values: Tensor) -> torch.dtype | None:
     kind = values.device.type
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
-
-
-def _batch_first(module: nn.LSTM, values: Tensor | PackedSequence, steps: int) -> Tensor:
-    if isinstance(values, PackedSequence):
-        return pad_packed_sequence(values, batch_first=True, total_length=steps)[0]
-    if values.ndim == 2:  # unbatched
-        return values[None]
-    return values if module.batch_first else values.transpose(0, 1)
-
-
-def flat_weights(module: nn.LSTM) -> list[Tensor]:
-    """Return the weights as the kernel is given them; many times faster than asking `parameters`."""
-    return module._flat_weights  # type: ignore[return-value]  # noqa: SLF001 - no public name
-
-
-def _data(values: Tensor | PackedSequence) -> Tensor:
-    return values.data if isinstance(values, PackedSequence) else values
-
-
-def _versions(*tensors: Tensor) -> tuple[int, ...]:
-    return tuple(0 if tensor.is_inference() else tensor._version for tensor in tensors)  # noqa: SLF001 - no public name
