@@ -28,7 +28,8 @@ class LSTMCall:
         initial_h: (layers * directions, B, H or projection).
         initial_c: (layers * directions, B, H).
         output: The module's own output, a tensor or `PackedSequence`, detached.
-        versions: How often each tensor that the gates are rebuilt from had been changed in place.
+        weights: The kernel's weights, the very tensors it was given.
+        versions: How often each tensor that gates are rebuilt from had been changed in place, and where weights lay.
         sources: With a graph: the tensors that went in as the caller gave them, its input's data, h_0, c_0.
         leaves: With a graph: copies of output data, h_n and c_n, from which a new graph begins for the caller.
         connected: Whether that graph was kept (False under `torch.no_grad`).
@@ -46,6 +47,7 @@ class LSTMCall:
     initial_h: Tensor
     initial_c: Tensor
     output: Tensor | PackedSequence
+    weights: tuple[Tensor, ...]
     versions: tuple[int, ...]
     sources: tuple[Tensor, ...] = ()
     leaves: tuple[Tensor, ...] = ()
@@ -61,8 +63,13 @@ class LSTMCall:
         return self.inputs.shape[0]
 
     def check_untouched(self) -> None:
-        """Refuse a call whose input, output or weights were overwritten since: its gates would be wrong numbers."""
-        if versions_of(self.inputs, data_of(self.output), *flat_weights(self.module)) != self.versions:
+        """Refuse a call whose input, output or weights were overwritten since: its gates would be wrong numbers.
+
+        A pass that kept its gates needs only the weights again. What is written past torch (`tensor.data.mul_`, a numpy
+        view of its memory) leaves no mark.
+        """
+        now = call_versions(self.inputs, data_of(self.output), self.weights)
+        if now[2:] != self.versions[2:] or (not self.kept and now[:2] != self.versions[:2]):
             raise ModelError(_TOUCHED.format(self.path or "the LSTM"))
 
     def batch_first(self, output: Tensor | PackedSequence) -> Tensor:
@@ -127,10 +134,12 @@ class CellSequence:
 
     path: str
     module: nn.LSTMCell
+    weights: tuple[Tensor, ...]
     versions: tuple[int, ...]
     autocast: torch.dtype | None = None
     steps: list[CellStep] = field(default_factory=list)
     plain: bool = True  # whether nothing but torch's own code can have made the outputs
+    mixed: bool = False  # whether its steps had different weights
     steps_in_pass: int = 0  # since the root module was last called
     passes: int = 0
 
@@ -146,11 +155,11 @@ class CellSequence:
     @property
     def lengths(self) -> Tensor:
         """Long (B,): all calls are valid timesteps."""
-        return torch.full((self.batch,), len(self.steps))
+        return torch.full((self.batch,), len(self.steps), device="cpu")
 
     def check_untouched(self) -> None:
-        """Refuse a sequence whose weights were overwritten since: its gates would be wrong numbers."""
-        if versions_of(*self.module.parameters()) != self.versions:
+        """Refuse a sequence whose weights were replaced or overwritten: its gates would be wrong numbers."""
+        if self.mixed or call_versions(self.weights) != self.versions:
             raise ModelError(_TOUCHED.format(self.path or "the LSTMCell"))
 
 
@@ -172,9 +181,12 @@ def batch_first_of(module: nn.LSTM, values: Tensor | PackedSequence, steps: int)
     return values if module.batch_first else values.transpose(0, 1)
 
 
-def flat_weights(module: nn.LSTM) -> list[Tensor]:
-    """Return the weights as the kernel is given them; many times faster than asking `parameters`."""
-    return module._flat_weights  # type: ignore[return-value]  # noqa: SLF001 - no public name
+def flat_weights(module: nn.LSTM | nn.LSTMCell) -> tuple[Tensor, ...]:
+    """Return the weights as the kernel is given them."""
+    if isinstance(module, nn.LSTM):
+        return tuple(module._flat_weights)  # type: ignore[arg-type]  # noqa: SLF001 - no public name
+    biases = (module.bias_ih, module.bias_hh) if module.bias else ()
+    return (module.weight_ih, module.weight_hh, *biases)
 
 
 def data_of(values: Tensor | PackedSequence) -> Tensor:
@@ -182,6 +194,15 @@ def data_of(values: Tensor | PackedSequence) -> Tensor:
     return values.data if isinstance(values, PackedSequence) else values
 
 
-def versions_of(*tensors: Tensor) -> tuple[int, ...]:
-    """Return how often each tensor was changed in place; inference tensors do not count it."""
-    return tuple(0 if tensor.is_inference() else tensor._version for tensor in tensors)  # noqa: SLF001 - no public name
+def call_versions(*parts: Tensor | tuple[Tensor, ...]) -> tuple[int, ...]:
+    """Return how often each tensor was changed in place, and of those in a tuple where they lie, too.
+
+    Inference tensors do not count it.
+    """
+    found: list[int] = []
+    for part in parts:
+        for tensor in part if isinstance(part, tuple) else (part,):
+            found.append(0 if tensor.is_inference() else tensor._version)  # noqa: SLF001 - no public name
+            if isinstance(part, tuple):
+                found.append(tensor.data_ptr())
+    return tuple(found)

@@ -45,8 +45,8 @@ OPTIONS: dict[str, Any] = {"error_model": "numpy", "fastmath": {"contract"}}  # 
 TICKET, SHARES, PART, STEPS, BATCH, UNITS, FEATURES, WIDTH, REVERSE, OFFSET = range(10)
 WEIGHTS, ADDED, INPUTS, STATES, GATES, CELL, INITIAL, CARRY, LENGTHS = range(10, 19)  # addresses of arrays
 HIDDEN_GRAD, CELL_GRAD, GATE_GRAD, PRE_GRAD, INPUT_GRAD = range(19, 24)
-HIDDEN = 24
-NUMBERS = 25
+HIDDEN, CELL_FACTOR, CARRY_FACTOR, GATE_FACTOR = range(24, 28)
+NUMBERS = 28
 
 BOTH, GATES_ALONE, CELLS_ALONE, FORWARDS = range(4)  # PART: a rebuild, its halves, or a whole forward pass
 
@@ -304,7 +304,13 @@ def _step_back(
     gates: Array, cell: Array, initial: Array, lengths: Any, reverse: bool,
     hidden_grad: Array, cell_grad: Array, gate_grad: Array, pre_grad: Array, t: int, b: int,
 ) -> None:  # fmt: skip
-    """Fill cell_grad, gate_grad and pre_grad of one timestep and sequence; hidden_grad is known."""
+    """Fill cell_grad, gate_grad and pre_grad of one timestep and sequence from hidden_grad; all are 0 at padding."""
+    if t >= lengths[b]:
+        hidden_grad[t, b] = ZERO
+        cell_grad[t, b] = ZERO
+        gate_grad[t, b] = ZERO
+        pre_grad[t, b] = ZERO
+        return
     later, earlier = (t - 1, t + 1) if reverse else (t + 1, t - 1)
     if 0 <= later < cell.shape[0]:
         _carry_back(gates, cell_grad, later, t, b)
@@ -366,4 +372,64 @@ def walk_back_task(address: int) -> None:
                 )  # fmt: skip
                 for at in range(done - b, rows):
                     _hand_down(room, at, hidden_grad, earlier, input_grad, t, b + at)
+                done = b + rows
+
+
+@_compile()
+def _step_linearly(
+    cell_factor: Array,
+    carry_factor: Array,
+    gate_factor: Array,
+    hidden: Array,
+    running: Array,
+    pre: Array,
+    t: int,
+    b: int,
+) -> None:
+    """Fill `pre` of one timestep and sequence, and take `running`, what the cell has carried here, one step on."""
+    for j in range(running.shape[1]):
+        at_hidden = hidden[t, b, j]
+        at_cell = running[b, j] + at_hidden * cell_factor[t, b, j]
+        running[b, j] = at_cell * carry_factor[t, b, j]
+        pre[t, b, 0, j] = at_cell * gate_factor[t, b, 0, j]
+        pre[t, b, 1, j] = at_cell * gate_factor[t, b, 1, j]
+        pre[t, b, 2, j] = at_cell * gate_factor[t, b, 2, j]
+        pre[t, b, 3, j] = at_hidden * gate_factor[t, b, 3, j]
+
+
+@_task
+def walk_linearly_task(address: int) -> None:
+    """`kernels.walk_linearly_` for a job, until no share of the batch is left."""
+    job = carray(_pointer(address), NUMBERS, np.int64)
+    steps, batch, units, reverse = job[STEPS], job[BATCH], job[UNITS], job[REVERSE] != 0
+    cell_factor = carray(_pointer(job[CELL_FACTOR]), (steps, batch, units), f32)
+    carry_factor = carray(_pointer(job[CARRY_FACTOR]), (steps, batch, units), f32)
+    gate_factor = carray(_pointer(job[GATE_FACTOR]), (steps, batch, 4, units), f32)
+    hidden = carray(_pointer(job[HIDDEN_GRAD]), (steps, batch, units), f32)
+    running = carray(_pointer(job[CELL_GRAD]), (batch, units), f32)
+    pre = carray(_pointer(job[PRE_GRAD]), (steps, batch, 4, units), f32)
+    inputs = carray(_pointer(job[INPUT_GRAD]), (steps, batch, job[FEATURES]), f32)
+    room = np.empty((ROWS, -(-(units + job[FEATURES]) // COLUMNS) * COLUMNS), dtype=f32)
+    depth, shares = 4 * units, job[SHARES]
+    tiles = -(-batch // ROWS)
+    while True:
+        share = _take_ticket(address)
+        if share >= shares:
+            return
+        start = min(batch, ROWS * (tiles * share // shares))
+        stop = min(batch, ROWS * (tiles * (share + 1) // shares))
+        for step in range(steps):
+            t, earlier = (step, step + 1) if reverse else (steps - 1 - step, steps - 2 - step)
+            done = start
+            while done < stop:
+                rows = 1 if stop - start < ROWS else ROWS
+                b = min(done, stop - rows)  # the last tile overlaps the one before
+                for at in range(done - b, rows):
+                    _step_linearly(cell_factor, carry_factor, gate_factor, hidden, running, pre, t, b + at)
+                multiply(
+                    rows, job[PRE_GRAD] + 4 * (t * batch + b) * depth, depth, depth, 0, 0, 0,
+                    job[WEIGHTS], job[ADDED], room.ctypes.data, room.shape[1],
+                )  # fmt: skip
+                for at in range(done - b, rows):
+                    _hand_down(room, at, hidden, earlier, inputs, t, b + at)
                 done = b + rows

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from .activations import ACTIVATIONS
@@ -73,7 +73,9 @@ class KeepingKernel(TorchFunctionMode):
             return False
         if torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling() or _is_traced():
             return False
-        if any(type(tensor) not in (Tensor, nn.Parameter) or not is_compiled(tensor) for tensor in tensors):
+        if not all(is_compiled(tensor) and not tensor.is_neg() for tensor in tensors) or _is_transformed(tensors):
+            return False
+        if not _fits(inputs, state, weights, has_biases, directions):
             return False
         sizes = [weight.shape[0] * (weight.shape[0] // 4 + weight.shape[1]) for weight in weights if weight.ndim == 2]
         return bool(max(sizes) <= CACHED_WEIGHTS or state[0].shape[1] >= MANY_ROWS * torch.get_num_threads())
@@ -102,14 +104,33 @@ class KeepingKernel(TorchFunctionMode):
                             reverse=direction == 1,
                         )
                     )
-                tops = [one.hidden for one in kept[layer * count :]]
-                values = tops[0] if count == 1 else torch.cat(tops, dim=2)
+                values = torch.cat([one.hidden for one in kept[layer * count :]], dim=2)  # a copy: the caller's own
             ends = [0 if count == 2 and index % 2 else -1 for index in range(len(kept))]
             final_h = torch.stack([one.hidden[end] for one, end in zip(kept, ends, strict=True)])
             final_c = torch.stack([one.cell[end] for one, end in zip(kept, ends, strict=True)])
             output = values.transpose(0, 1) if batch_first else values
         self.kept, self.output = kept, output
         return output, final_h, final_c
+
+
+def _fits(inputs: Tensor, state: Any, weights: Any, has_biases: bool, directions: int) -> bool:
+    """Whether all shapes are those that the kernel goes by; torch says what is wrong with others."""
+    per, units = 4 if has_biases else 2, state[0].shape[-1]
+    width = inputs.shape[-1]
+    for index in range(0, len(weights), per):
+        if index == per * directions:  # the layers above the lowest read its outputs
+            width = units * directions
+        expected = [(4 * units, width), (4 * units, units), (4 * units,), (4 * units,)][:per]
+        if [tuple(weight.shape) for weight in weights[index : index + per]] != expected:
+            return False
+    return inputs.ndim == 3 and all(part.ndim == 3 and part.shape == state[0].shape for part in state)
+
+
+def _is_transformed(tensors: list[Tensor]) -> bool:
+    """Whether functorch's transforms, or forward-mode differentiation, follow the tensors."""
+    if torch._C._functorch.peek_interpreter_stack() is not None:  # noqa: SLF001
+        return True
+    return any(torch.autograd.forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors)
 
 
 def _is_traced() -> bool:
@@ -125,6 +146,6 @@ def run_direction(inputs: Tensor, initial_h: Tensor, initial_c: Tensor, weights:
     states = inputs.new_empty(steps + 1, batch, units)
     states[steps if reverse else 0] = initial_h.detach()
     kind = Cell(ACTIVATIONS["sigmoid"], ACTIVATIONS["tanh"], standard=True, reverse=reverse)
-    lengths = torch.full((batch,), steps)
+    lengths = torch.full((batch,), steps, device="cpu")
     run_(inputs.detach(), states, weights, gates, cell, initial_c.detach().contiguous(), lengths, kind)
     return Kept(gates, cell, states[:-1] if reverse else states[1:])

@@ -15,13 +15,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from .activations import Activation
+from .errors import ModelError
 from .threads import count, share
 
 MUCH_WORK = 2**21  # multiplications from which threads share them
@@ -102,6 +104,8 @@ def rebuild_(
         kind: Nonlinearities and direction.
     """
     steps, batch = cell.shape[:2]
+    if not cell.numel():
+        return
     if kind.standard and is_compiled(gates):
         from . import compiled, products
 
@@ -125,7 +129,7 @@ def rebuild_(
     flat.addmm_(states.view(steps * batch, -1), weights.hh.T)
     if weights.bias is not None:
         flat += weights.bias
-    times = torch.arange(offset, offset + steps)[:, None]  # (T, 1)
+    times = torch.arange(offset, offset + steps, device="cpu")[:, None]  # (T, 1)
     valid = times < lengths  # (T, B)
     firsts = times == (lengths - 1 if kind.reverse else torch.zeros_like(lengths))  # (T, B)
     i, f, g, o = gates.unbind(dim=2)  # (T, B, H) each, views
@@ -166,7 +170,7 @@ def run_(
         lengths: Long (B,) on the CPU, contiguous.
         kind: sigma and tanh, and the direction.
     """
-    from . import compiled, products
+    from . import compiled
 
     batch, units = cell.shape[1:]
     first = 1 if kind.reverse else 0
@@ -176,15 +180,12 @@ def run_(
     job[compiled.WEIGHTS : compiled.INPUTS + 1] = [_address(part) for part in (panels, added, inputs)]
     job[compiled.STATES], job[compiled.HIDDEN] = _address(states[first:]), _address(states[1 - first :])
     job[compiled.CARRY] = _address(initial)
-    much = gates.numel() * (inputs.shape[2] + units) >= MUCH_WORK
-    threads = count(-(-batch // products.ROWS)) if much else 1
-    job[compiled.SHARES] = _shares(batch, threads)
-    share(compiled.run_task, job, threads)
+    _share_batch(compiled.run_task, job, batch, gates.numel() * (inputs.shape[2] + units))
 
 
 def is_compiled(tensor: Tensor) -> bool:
-    """Whether a tensor's type and device are those of the compiled kernels."""
-    return tensor.dtype == torch.float32 and tensor.device.type == "cpu"
+    """Whether a tensor is one of those that the compiled kernels take: plain float32 numbers on the CPU."""
+    return tensor.dtype == torch.float32 and tensor.device.type == "cpu" and type(tensor) in (Tensor, nn.Parameter)
 
 
 def walk_back_(
@@ -224,7 +225,7 @@ def walk_back_(
     gate_grad, pre_grad = torch.empty_like(gates), torch.empty_like(gates)
     steps, batch, units = cell.shape
     if kind.standard and weight_hr is None and is_compiled(gates):
-        from . import compiled, products
+        from . import compiled
 
         features = weights.ih.shape[1]
         input_grad = gates.new_empty(steps, batch, features)
@@ -233,9 +234,7 @@ def walk_back_(
         job[compiled.FEATURES], job[compiled.WEIGHTS], job[compiled.ADDED] = features, _address(panels), _address(added)
         grads = (hidden_grad, cell_grad, gate_grad, pre_grad, input_grad)
         job[compiled.HIDDEN_GRAD : compiled.INPUT_GRAD + 1] = [_address(part) for part in grads]
-        threads = count(-(-batch // products.ROWS)) if gates.numel() * (units + features) >= MUCH_WORK else 1
-        job[compiled.SHARES] = _shares(batch, threads)
-        share(compiled.walk_back_task, job, threads)
+        _share_batch(compiled.walk_back_task, job, batch, gates.numel() * (units + features))
         return gate_grad, pre_grad, input_grad
     i, f, g, o = gates.unbind(dim=2)  # (T, B, H) each, views
     shown = kind.shown.function(cell)  # phi(c)
@@ -253,7 +252,69 @@ def walk_back_(
         pre_grad[t] = gate_grad[t] * slopes[t]
         if 0 <= kind.earlier(t) < steps:
             hidden_grad[kind.earlier(t)].addmm_(pre_grad[t].view(batch, -1), weights.hh)
+    padding = (torch.arange(steps, device="cpu")[:, None] >= lengths).to(cell.device)  # (T, B)
+    if bool(padding.any()):
+        for part in (gate_grad, pre_grad, hidden_grad, cell_grad):
+            part.masked_fill_(padding.view(steps, batch, *[1] * (part.ndim - 2)), 0)
     return gate_grad, pre_grad, pre_grad.view(steps, batch, -1) @ weights.ih
+
+
+def walk_linearly_(
+    cell_factor: Tensor,
+    carry_factor: Tensor,
+    gate_factor: Tensor,
+    weights: Weights,
+    hidden: Tensor,
+    *,
+    reverse: bool,
+) -> Tensor:
+    """Walk one direction back in time by factors: what gradients are of, and every rule that is linear as they are.
+
+        m_c(t) = m_h(t) cell_factor(t) + carry_factor(t+1) m_c(t+1)
+        p      = m_c gate_factor (i, f, g), m_h gate_factor (o)
+        m_h(t-1) += W_hh^T p,   m_x(t) = W_ih^T p
+
+    Args:
+        cell_factor: What a hidden state gives to its cell, (T, B, H); all contiguous, 0 at padding.
+        carry_factor: What a cell gives to the one before it, (T, B, H).
+        gate_factor: What reaches the pre-activations, (T, B, 4, H): i, f, g from the cell, o from the hidden state.
+        weights: What inputs and states were multiplied with.
+        hidden: What arrives at each hidden state from outside the layer, (T, B, H). The total afterwards.
+        reverse: Whether time is read from the last valid timestep to the first.
+
+    Returns:
+        What arrives at the inputs, (T, B, D).
+    """
+    steps, batch, units = hidden.shape
+    features = weights.ih.shape[1]
+    if is_compiled(hidden):
+        from . import compiled
+
+        inputs, pre = hidden.new_empty(steps, batch, features), torch.empty_like(gate_factor)
+        running = hidden.new_zeros(batch, units)
+        panels, added = weights.backwards
+        job = np.zeros(compiled.NUMBERS, dtype=np.int64)
+        job[compiled.STEPS : compiled.FEATURES + 1] = steps, batch, units, features
+        job[compiled.REVERSE] = reverse
+        job[compiled.WEIGHTS], job[compiled.ADDED] = _address(panels), _address(added)
+        factors = (cell_factor, carry_factor, gate_factor)
+        job[compiled.CELL_FACTOR : compiled.GATE_FACTOR + 1] = [_address(part) for part in factors]
+        job[compiled.HIDDEN_GRAD], job[compiled.CELL_GRAD] = _address(hidden), _address(running)
+        job[compiled.PRE_GRAD], job[compiled.INPUT_GRAD] = _address(pre), _address(inputs)
+        _share_batch(compiled.walk_linearly_task, job, batch, gate_factor.numel() * (units + features))
+        return inputs
+    pre = torch.empty_like(gate_factor)
+    running = torch.zeros_like(hidden[0])
+    order = range(steps) if reverse else reversed(range(steps))
+    for t in order:
+        earlier = t + 1 if reverse else t - 1
+        cell = torch.addcmul(running, hidden[t], cell_factor[t])
+        running = cell * carry_factor[t]
+        pre[t, :, :3] = cell[:, None] * gate_factor[t, :, :3]
+        pre[t, :, 3] = hidden[t] * gate_factor[t, :, 3]
+        if 0 <= earlier < steps:
+            hidden[earlier].addmm_(pre[t].view(batch, -1), weights.hh)
+    return pre.view(steps, batch, -1) @ weights.ih
 
 
 def previous_cells(cell: Tensor, initial: Tensor, lengths: Tensor, kind: Cell) -> Tensor:
@@ -266,9 +327,18 @@ def previous_cells(cell: Tensor, initial: Tensor, lengths: Tensor, kind: Cell) -
     else:
         previous[1:] = cell[:-1]
         previous[0] = initial
-        padding = torch.arange(cell.shape[0])[:, None] >= lengths
+        padding = torch.arange(cell.shape[0], device="cpu")[:, None] >= lengths
         previous.masked_fill_(padding.to(cell.device)[..., None], 0)
     return previous
+
+
+def _share_batch(task: Any, job: NDArray[np.int64], batch: int, work: int) -> None:
+    """Let threads share a batch, tile by tile, where there are enough multiplications (`work`) for them."""
+    from . import compiled, products
+
+    threads = count(-(-batch // products.ROWS)) if work >= MUCH_WORK else 1
+    job[compiled.SHARES] = _shares(batch, threads)
+    share(task, job, threads)
 
 
 def _shares(batch: int, threads: int) -> int:
@@ -279,7 +349,13 @@ def _shares(batch: int, threads: int) -> int:
 
 
 def _address(tensor: Tensor) -> int:
-    assert tensor.is_contiguous(), "a kernel's arrays are contiguous"
+    """Return where a tensor's numbers lie; refuse one that has none there, as the kernels do not look."""
+    plain = tensor.device.type == "cpu" and type(tensor) in (Tensor, nn.Parameter) and tensor.layout == torch.strided
+    if not plain or not tensor.is_contiguous() or tensor.is_neg():
+        raise ModelError(
+            f"the compiled kernels take plain contiguous tensors on the CPU, and this is a {type(tensor).__name__} on "
+            f"{tensor.device} ({tensor.layout}, strides {tuple(tensor.stride())}). record(..., bitwise=True) may help."
+        )
     return tensor.data_ptr()
 
 

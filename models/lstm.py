@@ -57,17 +57,23 @@ class LSTMModel(SequenceModel):
         Raises:
             InvalidInputError: A shape, an id or a length does not fit.
         """
-        hidden, lengths = self.prepare(inputs, lengths)
+        values, lengths = self.prepare(inputs, lengths)
         if self.embedding is not None:
-            hidden = self.embedding(hidden)  # (B, T, E)
-        steps = hidden.shape[1]
-        valid = valid_mask(lengths, steps).to(hidden.device)
-        padded = bool(lengths.min() < steps)
-        for layer in self.lstm:
-            hidden = self.dropout(_run_layer(layer, hidden, lengths if padded else None, valid))  # (B, T, F)
+            values = self.embedding(values)  # (B, T, E)
+        hidden = self.run_layers(values, lengths)
+        valid = valid_mask(lengths, hidden.shape[1]).to(hidden.device)
         if self.pooling is None:
             return self.head(hidden).masked_fill(~valid[..., None], 0)  # type: ignore[no-any-return]
         return self.head(self.pooling(hidden, valid))  # type: ignore[no-any-return]
+
+    def run_layers(self, values: Tensor, lengths: Tensor) -> Tensor:
+        """Return the top layer's hidden states (B, T, F), 0 at padding, of what the lowest reads, (B, T, D or E)."""
+        steps = values.shape[1]
+        valid = valid_mask(lengths, steps).to(values.device)
+        padded = bool(lengths.min() < steps)
+        for layer in self.lstm:
+            values = self.dropout(_run_layer(layer, values, lengths if padded else None, valid))  # (B, T, F)
+        return values
 
     def trace(self, inputs: Any, lengths: Any = None) -> Trace:
         """Return all six quantities of every layer, direction, timestep and unit, for the model in eval mode.

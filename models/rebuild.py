@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from .activations import activations_of, is_standard
-from .calls import Call, CellSequence, LSTMCall, flat_weights
+from .calls import Call, CellSequence, LSTMCall
 from .errors import ModelError
 from .keeping import Kept
 from .kernels import Cell, Weights, rebuild_
@@ -129,6 +129,17 @@ def rebuild(direction: Direction) -> Run:
     return Run(direction, gates, cell, hidden)
 
 
+def entered_states(run: Run) -> Tensor:
+    """Return the hidden state that entered each timestep, (T, B, H or projection)."""
+    direction = run.direction
+    steps = len(run.cell)
+    room = direction.hidden.new_zeros(steps + 1, *direction.hidden.shape[1:])
+    first = 1 if direction.kind.reverse else 0
+    room[1 - first : 1 - first + steps] = direction.hidden
+    _enter(room, direction, 0, steps)
+    return room[first : first + steps]
+
+
 def _rebuild_some(direction: Direction, quantities: tuple[str, ...], dtype: torch.dtype) -> LayerTrace:
     """Return only the quantities asked for, block by block of timesteps, so that the others take no memory."""
     steps, batch = direction.inputs.shape[:2]
@@ -138,7 +149,7 @@ def _rebuild_some(direction: Direction, quantities: tuple[str, ...], dtype: torc
         for name in quantities
         if name != "hidden_state"
     }
-    size = max(1, BLOCK_NUMBERS // (batch * 4 * units))
+    size = max(1, BLOCK_NUMBERS // max(1, batch * 4 * units))
     starts = range(0, steps, size)
     carry = direction.initial_c
     gates = direction.inputs.new_empty(min(size, steps), batch, 4, units)
@@ -197,7 +208,7 @@ def _direction(call: LSTMCall, layer: int, direction: int, inputs: Tensor, hidde
     """Make the description of one direction from its inputs (B, T, D) and its hidden states (B, T, H)."""
     module = call.module
     index = layer * (2 if module.bidirectional else 1) + direction
-    weights = _weights(module, layer, direction)
+    weights = _weights(call, layer, direction)
     bias = weights["bias_ih"] + weights["bias_hh"] if module.bias else None
     dtype = _computed_type(hidden)
     return Direction(
@@ -227,19 +238,20 @@ def _cell_direction(sequence: CellSequence) -> Direction:
         name: torch.cat([getattr(step, name) for step in steps]).to(dtype)  # (S * B, D or H)
         for name in ("inputs", "initial_h", "initial_c", "hidden")
     }
-    bias = (module.bias_ih + module.bias_hh).detach().to(dtype) if module.bias else None
+    weight_ih, weight_hh, *biases = (weight.detach().to(dtype) for weight in sequence.weights)
+    bias = biases[0] + biases[1] if biases else None
     return Direction(
         name=sequence.path or "cell",
         module=module,
         kind=_kind(module, reverse=False),
-        weights=Weights(module.weight_ih.detach().to(dtype), module.weight_hh.detach().to(dtype), bias),
+        weights=Weights(weight_ih, weight_hh, bias),
         weight_hr=None,
         inputs=rows["inputs"][None],
         hidden=rows["hidden"][None],
         initial_h=rows["initial_h"],
         initial_c=rows["initial_c"],
-        lengths=torch.ones(len(steps) * sequence.batch, dtype=torch.long),
-        eps=_eps(sequence.autocast, steps[0].hidden.dtype, module.weight_ih.dtype),
+        lengths=torch.ones(len(steps) * sequence.batch, dtype=torch.long, device="cpu"),
+        eps=_eps(sequence.autocast, steps[0].hidden.dtype, sequence.weights[0].dtype),
         plain=sequence.plain,
         calls=len(steps),
     )
@@ -282,15 +294,16 @@ def _layer_name(call: LSTMCall, layer: int, *, reverse: bool) -> str:
     return f"{path if numbered else f'{path}.{layer}'}{'.reverse' if reverse else ''}"
 
 
-def _weights(module: nn.LSTM, layer: int, direction: int) -> dict[str, Tensor]:
+def _weights(call: LSTMCall, layer: int, direction: int) -> dict[str, Tensor]:
     """Return weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, those there are: the tensors the kernel was given."""
+    module = call.module
     names = ["weight_ih", "weight_hh"]
     if module.bias:
         names += ["bias_ih", "bias_hh"]
     if module.proj_size:
         names.append("weight_hr")
     start = (layer * (2 if module.bidirectional else 1) + direction) * len(names)
-    return dict(zip(names, (weight.detach() for weight in flat_weights(module)[start:]), strict=False))
+    return dict(zip(names, (weight.detach() for weight in call.weights[start:]), strict=False))
 
 
 def _run_single_layer(call: LSTMCall, layer: int, inputs: Tensor) -> Tensor:
@@ -304,7 +317,7 @@ def _run_single_layer(call: LSTMCall, layer: int, inputs: Tensor) -> Tensor:
 def _fused_layer(call: LSTMCall, layer: int, inputs: Tensor) -> Tensor:
     module = call.module
     count = 2 if module.bidirectional else 1
-    flat = [weight for direction in range(count) for weight in _weights(module, layer, direction).values()]
+    flat = [weight for direction in range(count) for weight in _weights(call, layer, direction).values()]
     own = slice(layer * count, (layer + 1) * count)
     state = [call.initial_h[own].contiguous(), call.initial_c[own].contiguous()]
     if bool((call.lengths < inputs.shape[1]).any()):

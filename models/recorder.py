@@ -6,6 +6,7 @@ Forward hooks keep what went into and came out of each call; `rebuild.py` makes 
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -16,10 +17,10 @@ from torch import Tensor, nn
 from torch.nn.modules.module import _global_forward_hooks
 from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
-from .calls import Call, CellSequence, CellStep, LSTMCall, State, batch_first_of, data_of, flat_weights, versions_of
+from .calls import Call, CellSequence, CellStep, LSTMCall, State, batch_first_of, call_versions, data_of, flat_weights
 from .errors import InvalidInputError, InvalidTypeError, ModelError, nearest_name
 from .inputs import valid_mask
-from .keeping import KeepingKernel
+from .keeping import KeepingKernel, Kept
 from .trace import QUANTITIES, LayerTrace, Trace
 
 
@@ -28,6 +29,7 @@ class Recording:
 
     def __init__(self, quantities: tuple[str, ...] = QUANTITIES) -> None:
         self.quantities = quantities
+        self.thread: int | None = None  # whose calls are recorded, while they are
         self.calls: list[Call] = []
         self.passes = 0  # calls of the root module
         self._sequence_of: dict[int, CellSequence] = {}  # id of a state that a cell gave -> its sequence
@@ -66,15 +68,35 @@ class Recording:
             count = seen[call.path] = seen.get(call.path, 0) + 1
             yield call, "" if count == 1 else f"#{count}"
 
+    def __deepcopy__(self, _memo: object) -> Recording:
+        return self  # of a module that is copied inside the block: it ends with the block
+
+    def __reduce__(self) -> Any:
+        return Recording, ()  # of one that is saved inside the block: it is over
+
+    def listens(self) -> bool:
+        """Whether the calling thread is recorded."""
+        return self.thread == threading.get_ident()
+
+    def begin_pass(self, _module: nn.Module, _args: Any) -> None:
+        """Take note that the root module is called."""
+        if self.listens():
+            self.passes += 1
+
     def add_step(self, path: str, module: nn.LSTMCell, given: State | None, step: CellStep) -> None:
         """Add a call of a cell to the sequence it belongs to; `given` is the very state it was called with."""
         sequence = self._sequence(path, module, given, step)
         if sequence is None:
-            sequence = CellSequence(path, module, versions_of(*module.parameters()), _autocast(step.hidden))
+            weights = flat_weights(module)
+            sequence = CellSequence(path, module, weights, call_versions(weights), _autocast(step.hidden))
             self.calls.append(sequence)
         if sequence.passes != self.passes:
             sequence.passes, sequence.steps_in_pass = self.passes, 0
         sequence.plain &= _is_plain(module)
+        sequence.mixed |= any(
+            one is not other and not torch.equal(one, other)
+            for one, other in zip(flat_weights(module), sequence.weights, strict=True)
+        )
         sequence.steps.append(step)
         sequence.steps_in_pass += 1
         self._sequence_of.update({id(part): sequence for part in step.handed})
@@ -182,19 +204,18 @@ def record(
             "that need none work on it: integrated_gradients, gradient_shap, kernel_shap, lime."
         )
     recording = Recording(_check_quantities(quantities))
-
-    def count(_module: nn.Module, _args: Any) -> None:
-        recording.passes += 1
-
     with ExitStack() as hooks:
+        recording.thread = threading.get_ident()
+        hooks.callback(setattr, recording, "thread", None)
         kernel = None
-        if not bitwise and recording.quantities == QUANTITIES and any(type(part) is nn.LSTM for part in found.values()):
+        plain = any(type(part) is nn.LSTM for part in found.values()) and not _is_compiled(module)
+        if plain and not bitwise and recording.quantities == QUANTITIES:
             kernel = hooks.enter_context(KeepingKernel())
         if not isinstance(module, (nn.LSTM, nn.LSTMCell)):
-            hooks.callback(module.register_forward_pre_hook(count).remove)
+            hooks.callback(module.register_forward_pre_hook(recording.begin_pass).remove)
         for path, part in found.items():
             cell = isinstance(part, nn.LSTMCell)
-            hook = _CellHook(path, recording) if cell else _LSTMHook(path, recording, kernel)
+            hook = _CellHook(path, part, recording) if cell else _LSTMHook(path, part, recording, kernel)
             if differentiable:
                 hooks.callback(part.register_forward_pre_hook(hook.before, with_kwargs=True).remove)
                 hooks.callback(part.register_forward_hook(hook.after_with_graph, with_kwargs=True).remove)
@@ -214,73 +235,100 @@ def _check_quantities(quantities: Sequence[str]) -> tuple[str, ...]:
     return tuple(name for name in QUANTITIES if name in quantities)
 
 
-class _LSTMHook:
+class _Hook:
+    """What is done around each call of one module, in the recording thread, and for that module: not for its copies.
+
+    torch tells other threads' calls without keyword arguments while hooks come and go, so these may be missing.
+    """
+
+    def __init__(self, path: str, module: nn.Module, recording: Recording) -> None:
+        self.path = path
+        self.module = module
+        self.recording = recording
+
+    def __deepcopy__(self, _memo: object) -> _Hook:
+        return self
+
+    def __reduce__(self) -> Any:
+        return type(self), (self.path, None, Recording())
+
+    def concerns(self, module: nn.Module) -> bool:
+        """Whether a call is to be recorded."""
+        return module is self.module and self.recording.listens()
+
+
+class _LSTMHook(_Hook):
     """What is done around each call of one `nn.LSTM`."""
 
-    def __init__(self, path: str, recording: Recording, kernel: KeepingKernel | None) -> None:
-        self.path = path
-        self.recording = recording
+    def __init__(self, path: str, module: nn.Module, recording: Recording, kernel: KeepingKernel | None = None) -> None:
+        super().__init__(path, module, recording)
         self.kernel = kernel
         self.sources: tuple[Tensor, ...] = ()
 
-    def before(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None) -> Any:
         """Let the kernel run without a graph: gradients are walked through it by hand, so none is needed."""
-        inputs, state = _arguments(args, kwargs)
+        if not self.concerns(module):
+            return None
+        inputs, state = _arguments(args, kwargs or {})
         self.sources = (data_of(inputs), *(state or ()))
         bare = inputs._replace(data=inputs.data.detach()) if isinstance(inputs, PackedSequence) else inputs.detach()
         return (bare, None if state is None else tuple(part.detach() for part in state)), {}
 
-    def after(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+    def after(self, module: nn.Module, args: tuple[Any, ...], *rest: Any) -> None:
         """Keep the call."""
-        assert isinstance(module, nn.LSTM)
-        self.recording.calls.append(self._capture(module, args, kwargs, output))
+        if self.concerns(module):
+            self.recording.calls.append(self._capture(module, args, *rest))
 
-    def _capture(self, module: nn.LSTM, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> LSTMCall:
-        call = _capture(self.path, module, *_arguments(args, kwargs), output)
-        kept = () if self.kernel is None else self.kernel.take(data_of(output[0]))
-        return replace(call, kept=kept) if kept and call.plain else call
-
-    def after_with_graph(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+    def after_with_graph(self, module: nn.Module, args: tuple[Any, ...], *rest: Any) -> Any:
         """Keep the call, and hand on copies from which a new graph begins."""
-        assert isinstance(module, nn.LSTM)
-        sequence, state = output
+        if not self.concerns(module):
+            return None
+        sequence, state = rest[-1]
         with torch.inference_mode(False), torch.no_grad():
             leaves = tuple(part.clone().requires_grad_() for part in (data_of(sequence), *state))
         data, h, c = (leaf.clone() for leaf in leaves)  # the model may write into its own copies
-        call = self._capture(module, args, kwargs, output)
+        call = self._capture(module, args, *rest)
         call = replace(call, sources=self.sources, leaves=leaves, connected=data.requires_grad)
         self.recording.calls.append(call)
         return (sequence._replace(data=data) if isinstance(sequence, PackedSequence) else data), (h, c)
 
+    def _capture(self, module: nn.Module, args: tuple[Any, ...], *rest: Any) -> LSTMCall:
+        assert isinstance(module, nn.LSTM)
+        kwargs, output = rest if len(rest) > 1 else ({}, *rest)
+        kept = () if self.kernel is None else self.kernel.take(data_of(output[0]))
+        return _capture(self.path, module, *_arguments(args, kwargs), output, kept)
 
-class _CellHook:
+
+class _CellHook(_Hook):
     """What is done around each call of one `nn.LSTMCell`."""
 
-    def __init__(self, path: str, recording: Recording) -> None:
-        self.path = path
-        self.recording = recording
-
-    def before(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None) -> Any:
         """Let a graph begin at the cell's input where none reaches it (token ids, frozen parameters)."""
-        inputs, state = _arguments(args, kwargs)
+        if not self.concerns(module):
+            return None
+        inputs, state = _arguments(args, kwargs or {})
         return (inputs if inputs.requires_grad else inputs.detach().requires_grad_(), state), {}
 
-    def after(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+    def after(self, module: nn.Module, args: tuple[Any, ...], *rest: Any) -> None:
         """Keep the step."""
-        self._keep(module, args, kwargs, (output[0], output[1]), (output[0], output[1]))
+        if self.concerns(module):
+            output = rest[-1]
+            self._keep(module, args, rest, (output[0], output[1]), (output[0], output[1]))
 
-    def after_with_graph(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+    def after_with_graph(self, module: nn.Module, args: tuple[Any, ...], *rest: Any) -> Any:
         """Keep the step, and hand on copies: what arrives at a copy of c came by the next step alone, not by h."""
-        made = (output[0].clone(), output[1].clone())
+        if not self.concerns(module):
+            return None
+        made = (rest[-1][0].clone(), rest[-1][1].clone())
         handed = (made[0].clone(), made[1].clone())  # the model may write into its own copies
-        self._keep(module, args, kwargs, made, handed)
+        self._keep(module, args, rest, made, handed)
         return handed
 
     def _keep(
-        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], made: State, handed: State
+        self, module: nn.Module, args: tuple[Any, ...], rest: tuple[Any, ...], made: State, handed: State
     ) -> None:
         assert isinstance(module, nn.LSTMCell)
-        inputs, state = _arguments(args, kwargs)
+        inputs, state = _arguments(args, rest[0] if len(rest) > 1 else {})
         rows = inputs.detach().reshape(-1, module.input_size)
         hidden, cell = (part.detach().reshape(len(rows), -1).clone() for part in made)
         if state is None:
@@ -304,30 +352,49 @@ def _arguments(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]
     return inputs, args[1] if len(args) > 1 else kwargs.get("hx")
 
 
-def _capture(path: str, module: nn.LSTM, inputs: Any, state: State | None, output: Any) -> LSTMCall:
+def _capture(
+    path: str, module: nn.LSTM, inputs: Any, state: State | None, output: Any, kept: tuple[Kept, ...]
+) -> LSTMCall:
     if module.training and module.dropout > 0 and module.num_layers > 1:
         raise ModelError(
             f"{path or 'the LSTM'} runs in training mode with dropout={module.dropout} between its layers, so what the "
             "upper layers read cannot be known afterwards. Call module.eval() first."
         )
     sequence, (final_h, _) = output
+    plain = _is_plain(module)
     if isinstance(inputs, PackedSequence):
         values, lengths = pad_packed_sequence(inputs._replace(data=inputs.data.detach()), batch_first=True)
-        sequence = sequence._replace(data=sequence.data.detach())
+        sequence = sequence._replace(data=_own(sequence.data.detach()))
     else:
-        values = batch_first_of(module, inputs.detach(), 0)
-        lengths = torch.full((values.shape[0],), values.shape[1])
-        sequence = sequence.detach()
+        values = _own(batch_first_of(module, inputs.detach(), 0))
+        lengths = torch.full((values.shape[0],), values.shape[1], device="cpu")
+        sequence = _own(sequence.detach())
     count, batch = final_h.shape[0], values.shape[0]
+    width = module.proj_size or module.hidden_size
     if state is None:
-        width = module.proj_size or module.hidden_size
         state = (values.new_zeros(count, batch, width), values.new_zeros(count, batch, module.hidden_size))
-    initial_h, initial_c = (part.detach().reshape(count, batch, -1) for part in state)
-    versions = versions_of(values, data_of(sequence), *flat_weights(module))
+    initial_h, initial_c = (
+        part.detach().reshape(count, batch, size) for part, size in zip(state, (width, module.hidden_size), strict=True)
+    )
+    weights = flat_weights(module)
+    versions = call_versions(values, data_of(sequence), weights)
     return LSTMCall(
-        path, module, values, lengths, initial_h, initial_c, sequence, versions,
-        plain=_is_plain(module), autocast=_autocast(values), times=module.__dict__.get(_TIMES),
+        path, module, values, lengths, initial_h, initial_c, sequence, weights, versions,
+        plain=plain, kept=kept if plain else (), autocast=_autocast(values), times=module.__dict__.get(_TIMES),
     )  # fmt: skip
+
+
+def _own(values: Tensor) -> Tensor:
+    """Return a tensor; one that does not count its changes as a copy, so that none is missed."""
+    return values.clone() if values.is_inference() else values
+
+
+def _is_compiled(module: nn.Module) -> bool:
+    """Whether torch.compile was asked to compile any part."""
+    return any(
+        part.__dict__.get("_compiled_call_impl") is not None or "_orig_mod" in part._modules  # noqa: SLF001
+        for part in module.modules()
+    )
 
 
 def _is_plain(module: nn.Module) -> bool:
@@ -336,11 +403,7 @@ def _is_plain(module: nn.Module) -> bool:
     return (
         type(module) in (nn.LSTM, nn.LSTMCell)
         and "forward" not in module.__dict__
-        and all(
-            isinstance(getattr(hook, "__self__", None), (_LSTMHook, _CellHook))
-            for some in every
-            for hook in some.values()
-        )
+        and all(isinstance(getattr(hook, "__self__", None), _Hook) for some in every for hook in some.values())
     )
 
 

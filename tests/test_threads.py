@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from gatelens.models import compiled, kernels, products, threads
+from gatelens.models import ModelError, compiled, kernels, products, threads
 from gatelens.models.activations import ACTIVATIONS
 from gatelens.models.kernels import Cell
 
@@ -102,5 +102,5 @@ def test_jobs_hold_what_the_kernels_read():
     assert job[[compiled.GATES, compiled.CELL, compiled.INITIAL, compiled.LENGTHS]].tolist() == [
         part.data_ptr() for part in (gates, cell, state, lengths)
     ]
-    with pytest.raises(AssertionError, match="contiguous"):
+    with pytest.raises(ModelError, match="contiguous tensors on the CPU, and this is a Tensor on cpu"):
         kernels._job(gates.transpose(0, 1), cell, state, lengths, STANDARD)
