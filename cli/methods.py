@@ -25,16 +25,21 @@ def methods(json: JSON = False) -> None:
             }
         )
         return
-    from rich.table import Table
+    from rich.padding import Padding
 
-    table = Table(box=None, pad_edge=False)
-    table.add_column("Name", no_wrap=True)
-    for title in ("What it does", "Works on", "Adds up", "From"):
-        table.add_column(title)
-    works = {"function": "any function", "gradient": "torch modules", "lstm": "modules with nn.LSTM"}
-    adds = {"exact": "exactly", "converges": "in the limit", "none": "no"}
+    works = {
+        "function": "any function",
+        "gradient": "torch modules",
+        "lstm": "modules with nn.LSTM",
+        "attention": "LSTMModel with attention pooling",
+    }
+    adds = {"exact": "adds up exactly", "converges": "adds up in the limit", "none": "does not add up"}
+    terminal = console()
     for name, entry in entries.items():
         explainer = entry.explainer
-        rest = (works[explainer.needs], adds[explainer.completeness]) if explainer else ("", "")
-        table.add_row(plain(name), plain(entry.summary), *rest, plain(entry.origin))
-    console().print(table)
+        facts = [works[explainer.needs], adds[explainer.completeness]] if explainer else ["not usable"]
+        if entry.origin != "gatelens":
+            facts.append(f"from {entry.origin}")
+        terminal.print(plain(name).append(f"  ({'; '.join(facts)})", style="dim"))
+        terminal.print(Padding(plain(entry.summary), (0, 0, 0, 4)))
+    terminal.print("\nAdds up: whether contributions sum to f(x) - f(baseline). --method NAME chooses.", style="dim")

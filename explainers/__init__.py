@@ -8,32 +8,54 @@ from typing import TYPE_CHECKING, Any
 
 from .attribution import Attribution
 from .base import Explainer, PlayerExplainer
+from .over_time import explain_over_time
 from .players import Game, Players
 from .problem import Contribution, Problem
 from .registry import BUILT_IN, DEFAULT_METHODS, available, explain, get
 
 if TYPE_CHECKING:
-    from .captum import IntegratedGradients
+    from .attention import Attention
+    from .captum import InputXGradient, IntegratedGradients, Saliency, SmoothGrad
+    from .cell_decomposition import CellDecomposition
+    from .contextual_decomposition import ContextualDecomposition
+    from .deeplift import DeepLIFT, DeepSHAP
     from .gate_saliency import GateSaliency
     from .lime import LIME
+    from .lrp import LRP
+    from .occlusion import Occlusion
+    from .rescaling import TemporalSaliencyRescaling
     from .shap import GradientSHAP, KernelSHAP
+    from .temporal_shapley import TemporalShapley
 
 __all__ = [
+    "Attention",
     "Attribution",
+    "CellDecomposition",
+    "ContextualDecomposition",
     "Contribution",
     "DEFAULT_METHODS",
+    "DeepLIFT",
+    "DeepSHAP",
     "Explainer",
     "Game",
     "GateSaliency",
     "GradientSHAP",
+    "InputXGradient",
     "IntegratedGradients",
     "KernelSHAP",
     "LIME",
+    "LRP",
+    "Occlusion",
     "PlayerExplainer",
     "Players",
     "Problem",
+    "Saliency",
+    "SmoothGrad",
+    "TemporalSaliencyRescaling",
+    "TemporalShapley",
     "available",
     "explain",
+    "explain_over_time",
     "get",
 ]
 

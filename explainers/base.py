@@ -22,9 +22,10 @@ from .attribution import Attribution
 from .baselines import resolve_background, resolve_baseline
 from .players import PlayerKind
 from .problem import Contribution, Problem
+from .segments import Segmentation
 
 Completeness = Literal["exact", "converges", "none"]
-Needs = Literal["function", "gradient", "lstm"]
+Needs = Literal["function", "gradient", "lstm", "attention"]
 
 
 class Explainer(ABC):
@@ -44,7 +45,8 @@ class Explainer(ABC):
     Attributes:
         completeness: What the method promises about f(x) - f(baseline) = sum of attributions: "exact" (up to
             rounding), "converges" (with more steps or samples), "none".
-        needs: What it asks of the model: "function" (nothing), "gradient" (a torch module), "lstm" (one with nn.LSTM).
+        needs: What it asks of the model: "function" (nothing), "gradient" (a torch module), "lstm" (one with nn.LSTM),
+            "attention" (an `LSTMModel` that pools by attention).
     """
 
     name: ClassVar[str]
@@ -147,6 +149,7 @@ class Explainer(ABC):
             baseline_prediction=self._baseline_prediction(checked, lengths, resolved, baseline, background),
             seed=self.seed,
             progress=progress,
+            holds_last=background is None and isinstance(self.baseline, str) and self.baseline == "hold_last",
         )
         with predictor.evaluation():
             contribution = self._attribute(problem)
@@ -169,6 +172,10 @@ class Explainer(ABC):
     ) -> NDArray[np.float64]:
         """Return (B,), the explained number of the baseline, or its mean over the background."""
         if background is None:
+            if bool((lengths == lengths[0]).all()) and bool((baseline == baseline[:1]).all()):  # one stands for all
+                scores = self.predictor.predict(baseline[:1], lengths[:1])
+                every = scores.expand(len(lengths), *scores.shape[1:])
+                return _array(target.select(_activated(self.predictor, every)))
             return _array(self.predictor.evaluate(baseline, target, lengths))
         total = np.zeros(len(lengths))
         for reference in background:
@@ -197,17 +204,30 @@ class PlayerExplainer(Explainer):
 
     Args:
         players: "timestep", "segment", "feature" or "cell".
-        segments: Number of segments, with players="segment".
+        segments: Number of segments, with players="segment"; the most there may be where change points are sought.
+        segmentation: "uniform" (segments of equal length), or "change_point" (cut where the sequence's level changes
+            most, see `segments.change_point_starts`).
     """
 
-    def __init__(self, model: Any, *, players: PlayerKind = "timestep", segments: int = 10, **options: Any) -> None:
+    def __init__(
+        self,
+        model: Any,
+        *,
+        players: PlayerKind = "timestep",
+        segments: int = 10,
+        segmentation: Segmentation = "uniform",
+        **options: Any,
+    ) -> None:
         from .players import check_player_kind
+        from .segments import check_segmentation
 
         super().__init__(model, **options)
         check_player_kind(players)
         check_positive("segments", segments)
+        check_segmentation(segmentation)
         self.players: PlayerKind = players
         self.segments = segments
+        self.segmentation: Segmentation = segmentation
 
     def _attribute(self, problem: Problem) -> Contribution:
         if problem.reads_tokens and self.players == "feature":
@@ -216,7 +236,7 @@ class PlayerExplainer(Explainer):
         values = np.zeros((batch, steps, problem.features))
         diagnostics: dict[str, NDArray[Any]] = {}
         for sample in problem.track(range(batch), batch, self.name):
-            game = problem.game(sample, self.players, segments=self.segments)
+            game = problem.game(sample, self.players, segments=self.segments, segmentation=self.segmentation)
             contributions, numbers = self._solve(game)
             values[sample] = game.spread(contributions)
             for name, number in numbers.items():

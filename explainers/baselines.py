@@ -1,4 +1,4 @@
-"""The reference an attribution is relative to: "zero", "mean", numbers, or a set of background sequences."""
+"""The reference an attribution is relative to: a name ("zero", "mean", ...), numbers, or a set of sequences."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..models import InvalidInputError, InvalidTypeError, Predictor
 from ..models.errors import nearest_name
 from ..models.inputs import as_tensor, check_finite, check_lengths, clear_padding
 
-NAMED = ("zero", "mean", "pad")
+NAMED = ("zero", "mean", "hold_last", "linear", "pad")
 
 
 def resolve_baseline(baseline: Any, inputs: Tensor, lengths: Tensor, predictor: Predictor) -> Tensor:
@@ -19,9 +19,12 @@ def resolve_baseline(baseline: Any, inputs: Tensor, lengths: Tensor, predictor: 
 
     Args:
         baseline: "zero": all zeros (for standardised features, the training mean). "mean": the baseline that the
-            saved model's data.json names. "pad": the padding token everywhere (token models; there "mean" is refused,
-            and "zero" stands for the padding token, or id 0 where none is known). Or numbers: one, (D,), (T, D) or
-            (B, T, D); for tokens an id, (T,) or (B, T) ids.
+            saved model's data.json names. "hold_last": nothing new happens. Methods that switch players off (a
+            `Game`) let each feature hold the last value before that is on; every other method, and a game before
+            the first such value, gets the first timestep's values held throughout. "linear": for each feature the
+            straight line from its first to its last valid value. "pad": the padding token everywhere (token models;
+            there only numbers, "pad" and "zero" have a meaning, and "zero" stands for the padding token, or id 0
+            where none is known). Or numbers: one, (D,), (T, D) or (B, T, D); for tokens an id, (T,) or (B, T) ids.
         inputs: (B, T, D) or (B, T), checked.
         lengths: (B,).
         predictor: Tells about the model.
@@ -30,7 +33,7 @@ def resolve_baseline(baseline: Any, inputs: Tensor, lengths: Tensor, predictor: 
         InvalidInputError: The name is unknown, the shape does not fit, or the model names no mean.
     """
     named = isinstance(baseline, str)
-    values = _named(baseline, inputs, predictor) if named else as_tensor(baseline, "baseline")
+    values = _named(baseline, inputs, lengths, predictor) if named else as_tensor(baseline, "baseline")
     tokens = inputs.ndim == 2
     if tokens and values.dtype.is_floating_point:
         raise InvalidTypeError("baseline holds floats; this model reads token ids: give an id, (T,) or (B, T) ids.")
@@ -67,14 +70,14 @@ def resolve_background(background: Any, inputs: Tensor) -> Tensor:
     return values
 
 
-def _named(name: str, inputs: Tensor, predictor: Predictor) -> Tensor:
+def _named(name: str, inputs: Tensor, lengths: Tensor, predictor: Predictor) -> Tensor:
     if name not in NAMED:
         raise InvalidInputError(
             f"baseline is {name!r}; {nearest_name(name, NAMED)} Or give numbers, e.g. of shape (D,)."
         )
     if inputs.ndim == 2:
-        if name == "mean":
-            raise InvalidInputError("baseline='mean' has no meaning for token ids; use 'pad', an id, or (B, T) ids.")
+        if name in ("mean", "hold_last", "linear"):
+            raise InvalidInputError(f"baseline={name!r} has no meaning for token ids; use 'pad', an id, or (B, T) ids.")
         token = predictor.padding_token()
         if token is None and name == "pad":
             raise InvalidInputError(
@@ -84,6 +87,10 @@ def _named(name: str, inputs: Tensor, predictor: Predictor) -> Tensor:
         return torch.tensor(token or 0)
     if name == "pad":
         raise InvalidInputError("baseline='pad' is for token ids; for features use 'zero', 'mean' or numbers.")
+    if name == "hold_last":
+        return inputs[:, :1].expand(inputs.shape)
+    if name == "linear":
+        return _straight_line(inputs, lengths)
     if name == "zero":
         return torch.tensor(0.0)
     stored = predictor.data.baseline if predictor.data is not None else None
@@ -93,3 +100,11 @@ def _named(name: str, inputs: Tensor, predictor: Predictor) -> Tensor:
             "itself, e.g. baseline=train.mean((0, 1)) of shape (D,)."
         )
     return torch.tensor(stored)
+
+
+def _straight_line(inputs: Tensor, lengths: Tensor) -> Tensor:
+    """Return (B, T, D), from each sequence's first to its last valid timestep in equal steps."""
+    ends = (lengths - 1).to(inputs.device)  # (B,)
+    last = inputs[torch.arange(len(inputs)), ends][:, None].double()  # (B, 1, D)
+    way = torch.arange(inputs.shape[1], device=inputs.device) / ends.clamp(min=1)[:, None].double()  # (B, T)
+    return torch.lerp(inputs[:, :1].double(), last, way[..., None])

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Literal, get_args
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from ..models import InvalidInputError
 from ..models.errors import nearest_name
+from .segments import uniform_starts
 
 if TYPE_CHECKING:
     from .problem import Problem
@@ -36,8 +38,24 @@ class Players:
     count: int
 
     @classmethod
-    def make(cls, kind: PlayerKind, length: int, features: int, *, segments: int = 10) -> Players:
-        """Partition a sequence of `length` valid timesteps and `features` features (1 for tokens)."""
+    def make(
+        cls,
+        kind: PlayerKind,
+        length: int,
+        features: int,
+        *,
+        segments: int = 10,
+        starts: NDArray[np.int64] | None = None,
+    ) -> Players:
+        """Partition a sequence of `length` valid timesteps and `features` features (1 for tokens).
+
+        Args:
+            kind: "timestep", "segment", "feature" or "cell".
+            length: L.
+            features: D.
+            segments: Number of equal segments, where kind is "segment".
+            starts: The first timestep of each segment instead, ascending from 0.
+        """
         check_player_kind(kind)
         time = np.arange(length)[:, None]  # (L, 1)
         feature = np.arange(features)[None]  # (1, D)
@@ -48,8 +66,8 @@ class Players:
         elif kind == "cell":
             labels, count = time * features + feature, length * features
         else:
-            count = min(segments, length)
-            labels = np.broadcast_to(time * count // length, (length, features))
+            starts = uniform_starts(length, segments) if starts is None else starts
+            labels, count = np.broadcast_to(np.searchsorted(starts, time, "right") - 1, (length, features)), len(starts)
         return cls(kind, labels, count)
 
     def spread(self, contributions: NDArray[np.float64], changed: NDArray[np.bool_]) -> NDArray[np.float64]:
@@ -76,7 +94,8 @@ def check_player_kind(kind: str) -> None:
 class Game:
     """The value of a coalition: the explained number when only its players keep their input, the rest the reference.
 
-    With several references (a background set) it is the mean over them.
+    With several references (a background set) it is the mean over them. With the baseline "hold_last" a cell that is
+    switched off holds what its feature last had where it was on, and the reference before that (see `mixture`).
     """
 
     def __init__(self, problem: Problem, sample: int, players: Players) -> None:
@@ -91,8 +110,11 @@ class Game:
 
     @property
     def changed(self) -> NDArray[np.bool_]:
-        """Cells (L, D) whose value differs from that of any reference."""
-        changed = (self._references != self._inputs).any(dim=0).cpu().numpy()
+        """Cells (L, D) whose value differs from that of any reference, or from any that it may hold."""
+        different = self._references != self._inputs  # (R, L, D) or (R, L)
+        if self.problem.holds_last:  # any earlier value may be held, the first among them
+            different = different.cumsum(dim=1) > 0
+        changed = different.any(dim=0).cpu().numpy()
         return changed if changed.ndim == 2 else changed[:, None]
 
     def __call__(self, coalitions: CoalitionMatrix) -> NDArray[np.float64]:
@@ -103,7 +125,7 @@ class Game:
         for first in range(0, len(unique), rows):
             on = torch.as_tensor(unique[first : first + rows], device=self._inputs.device)[:, self._labels]  # (N, L, D)
             for reference in self._references:
-                mixed = torch.where(on, self._inputs, reference)  # (N, L, D)
+                mixed = mixture(self._inputs, reference, on, holds_last=self.problem.holds_last)  # (N, L, D)
                 values[first : first + rows] += self.problem.evaluate(mixed, self.sample)
         return (values / len(self._references))[inverse.ravel()]
 
@@ -112,3 +134,21 @@ class Game:
         cells = self.players.spread(contributions, self.changed)  # (L, D)
         padding = self.problem.inputs.shape[1] - cells.shape[0]
         return np.pad(cells, ((0, padding), (0, 0)))
+
+
+def mixture(inputs: Tensor, reference: Tensor, on: Tensor, *, holds_last: bool) -> Tensor:
+    """Return sequences (N, L, D) that keep the input where they are on.
+
+    Args:
+        inputs: (L, D) or (L,).
+        reference: (L, D) or (L,), what stands for "absent".
+        on: Bool (N, L, D) or (N, L).
+        holds_last: Elsewhere each feature holds the value it had at the last timestep before where it is on, and the
+            reference where there is none. False: the reference.
+    """
+    if not holds_last:
+        return torch.where(on, inputs, reference)
+    time = torch.arange(len(inputs), device=inputs.device).reshape(-1, *[1] * (inputs.ndim - 1))  # (L, 1)
+    last = torch.where(on, time, -1).cummax(dim=1).values  # (N, L, D), -1 before the first
+    held = inputs.expand(on.shape).gather(1, last.clamp(min=0))  # (N, L, D)
+    return torch.where(last >= 0, held, reference)

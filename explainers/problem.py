@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -11,8 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..models import Predictor, Target
+from ..models import InvalidInputError, Predictor, Target
 from .players import Game, PlayerKind, Players
+from .segments import Segmentation, change_point_starts
 
 _Item = TypeVar("_Item")
 
@@ -85,6 +86,8 @@ class Problem:
         baseline_prediction: (B,) of the baseline, or the mean over the background.
         seed: For everything random; each sample is explained as if it were alone.
         progress: Whether to show a progress bar.
+        holds_last: Whether the baseline is "hold_last": `baseline` holds each sequence's first timestep, and what is
+            switched off holds the last value before it that is on (see `players.mixture`).
     """
 
     predictor: Predictor
@@ -97,6 +100,7 @@ class Problem:
     baseline_prediction: NDArray[np.float64]
     seed: int
     progress: bool
+    holds_last: bool = False
 
     @property
     def reads_tokens(self) -> bool:
@@ -120,6 +124,22 @@ class Problem:
         result = self.predictor.evaluate(inputs, self.target.rows(rows), lengths)
         return result.double().cpu().numpy()
 
+    def variations(self, inputs: Tensor, sample: int) -> Problem:
+        """Return the problem of explaining variations (N, L, D) of a sample, each for the sample's target."""
+        count, length = inputs.shape[:2]
+        rows = torch.full((count,), sample)
+        return replace(
+            self,
+            inputs=inputs,
+            lengths=torch.full((count,), length),
+            target=self.target.rows(rows),
+            baseline=self.baseline[sample, :length].expand(inputs.shape),
+            background=None if self.background is None else self.background[:, :length],
+            prediction=self.evaluate(inputs, sample),
+            baseline_prediction=self.baseline_prediction[rows.numpy()],
+            progress=False,
+        )
+
     def continuous(self) -> Continuous:
         """Return the problem as gradient methods see it."""
         if not self.reads_tokens:
@@ -128,9 +148,17 @@ class Problem:
         with torch.no_grad():
             return Continuous(self, embedding(self.inputs), embedding(self.baseline))
 
-    def game(self, sample: int, kind: PlayerKind, *, segments: int) -> Game:
+    def game(self, sample: int, kind: PlayerKind, *, segments: int, segmentation: Segmentation = "uniform") -> Game:
         """Return the coalition game of one sample."""
-        return Game(self, sample, Players.make(kind, int(self.lengths[sample]), self.features, segments=segments))
+        length = int(self.lengths[sample])
+        starts = None
+        if kind == "segment" and segmentation == "change_point":
+            if self.reads_tokens:
+                raise InvalidInputError(
+                    "segmentation='change_point' has no meaning for token ids, which have no level; use 'uniform'."
+                )
+            starts = change_point_starts(self.inputs[sample, :length].double().cpu().numpy(), segments)
+        return Game(self, sample, Players.make(kind, length, self.features, segments=segments, starts=starts))
 
     def track(self, items: Iterable[_Item], total: int, title: str) -> Iterator[_Item]:
         """Yield the items, with a progress bar on standard error where the user asked for one."""

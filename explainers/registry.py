@@ -11,6 +11,7 @@ from typing import Any, get_args
 from ..models import GatelensError, InvalidInputError, InvalidTypeError, Predictor
 from ..models.config import Task
 from ..models.errors import nearest_name
+from ..models.pooling import AttentionPooling
 from ..models.predictor import Output
 from ..models.recorder import lstm_modules
 from ..models.state import kept_buffers, seeded
@@ -24,7 +25,19 @@ BUILT_IN = {
     "gradient_shap": "shap:GradientSHAP",
     "kernel_shap": "shap:KernelSHAP",
     "lime": "lime:LIME",
+    "deeplift": "deeplift:DeepLIFT",
+    "deep_shap": "deeplift:DeepSHAP",
+    "temporal_shapley": "temporal_shapley:TemporalShapley",
     "gate_saliency": "gate_saliency:GateSaliency",
+    "lrp": "lrp:LRP",
+    "contextual_decomposition": "contextual_decomposition:ContextualDecomposition",
+    "cell_decomposition": "cell_decomposition:CellDecomposition",
+    "saliency": "captum:Saliency",
+    "input_x_gradient": "captum:InputXGradient",
+    "smooth_grad": "captum:SmoothGrad",
+    "occlusion": "occlusion:Occlusion",
+    "attention": "attention:Attention",
+    "temporal_saliency_rescaling": "rescaling:TemporalSaliencyRescaling",
 }
 
 DEFAULT_METHODS = ("integrated_gradients", "gate_saliency", "kernel_shap", "lime")
@@ -113,6 +126,8 @@ def _works_on(explainer: type[Explainer], predictor: Predictor) -> bool:
     if explainer.needs == "function":
         return True
     module = predictor.module
+    if explainer.needs == "attention":
+        return isinstance(getattr(module, "pooling", None), AttentionPooling)
     return module is not None and (explainer.needs == "gradient" or bool(lstm_modules(module)))
 
 

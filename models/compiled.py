@@ -29,7 +29,7 @@ Array = NDArray[np.float32]
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 f32 = np.float32
-ZERO, ONE, TWO = f32(0), f32(1), f32(2)
+ZERO, HALF, ONE, TWO = f32(0), f32(0.5), f32(1), f32(2)
 LOG2_E, LN_2 = f32(1.4426950408889634), f32(0.6931471805599453)
 # Adding 1.5 * 2^23 rounds a float32 to a whole number, which then stands in its lowest bits.
 ROUNDER = f32(12582912.0)
@@ -45,8 +45,9 @@ OPTIONS: dict[str, Any] = {"error_model": "numpy", "fastmath": {"contract"}}  # 
 TICKET, SHARES, PART, STEPS, BATCH, UNITS, FEATURES, WIDTH, REVERSE, OFFSET = range(10)
 WEIGHTS, ADDED, INPUTS, STATES, GATES, CELL, INITIAL, CARRY, LENGTHS = range(10, 19)  # addresses of arrays
 HIDDEN_GRAD, CELL_GRAD, GATE_GRAD, PRE_GRAD, INPUT_GRAD = range(19, 24)
-HIDDEN, CELL_FACTOR, CARRY_FACTOR, GATE_FACTOR = range(24, 28)
-NUMBERS = 28
+HIDDEN, CELL_FACTOR, CARRY_FACTOR, GATE_FACTOR, PRE = range(24, 29)
+BASE_GATES, BASE_CELL, BASE_PRE, BASE_INITIAL, BASE_BATCH = range(29, 34)
+NUMBERS = 34
 
 BOTH, GATES_ALONE, CELLS_ALONE, FORWARDS = range(4)  # PART: a rebuild, its halves, or a whole forward pass
 
@@ -167,9 +168,12 @@ def activate(values: Array, at: int, gates: Array, row: int) -> None:
 @_compile()
 def _write_gates(
     inputs: int, features: int, states: int, width: int, weights: int, added: int, room: Array, gates: Array,
-    start: int, stop: int,
+    pre: Array, keep: bool, start: int, stop: int,
 ) -> None:  # fmt: skip
-    """Write gates (T * B, 4H) of the rows start..stop, a tile after the other; the last overlaps the one before."""
+    """Write gates (T * B, 4H) of the rows start..stop, a tile after the other; the last overlaps the one before.
+
+    With `keep`, pre-activations (T * B, 4H), too.
+    """
     row = start
     while row < stop:
         rows = ROWS
@@ -183,6 +187,9 @@ def _write_gates(
         )  # fmt: skip
         for at in range(rows):
             activate(room, at, gates, row + at)
+            if keep:
+                for j in range(pre.shape[1]):
+                    pre[row + at, j] = room[at, j]
         row += rows
 
 
@@ -229,6 +236,7 @@ def run_task(address: int) -> None:
     initial = carray(_pointer(job[INITIAL]), (1, batch, units), f32)
     carry = carray(_pointer(job[CARRY]), (1, batch, units), f32)
     lengths = carray(_pointer(job[LENGTHS]), batch, np.int64)
+    pre, keep = carray(_pointer(job[PRE]), (steps * batch, 4 * units), f32), job[PRE] != 0
     room = np.empty((ROWS, -(-4 * units // COLUMNS) * COLUMNS), dtype=f32)
     part, shares = job[PART], job[SHARES]
     tiles = -(-batch // ROWS)
@@ -239,7 +247,7 @@ def run_task(address: int) -> None:
         if part == GATES_ALONE:
             every = steps * batch
             _write_gates(
-                job[INPUTS], job[FEATURES], job[STATES], job[WIDTH], job[WEIGHTS], job[ADDED], room, rows,
+                job[INPUTS], job[FEATURES], job[STATES], job[WIDTH], job[WEIGHTS], job[ADDED], room, rows, pre, keep,
                 every * share // shares, every * (share + 1) // shares,
             )  # fmt: skip
             continue
@@ -254,7 +262,7 @@ def run_task(address: int) -> None:
             if part != CELLS_ALONE:
                 _write_gates(
                     job[INPUTS], job[FEATURES], job[STATES], job[WIDTH], job[WEIGHTS], job[ADDED], room, rows,
-                    first * batch + start, (first + end - begin - 1) * batch + stop,
+                    pre, keep, first * batch + start, (first + end - begin - 1) * batch + stop,
                 )  # fmt: skip
             for step in range(begin, end):
                 t = steps - 1 - step if reverse else step
@@ -433,3 +441,86 @@ def walk_linearly_task(address: int) -> None:
                 for at in range(done - b, rows):
                     _hand_down(room, at, hidden, earlier, inputs, t, b + at)
                 done = b + rows
+
+
+@_compile(inline=True)
+def _sigma_slope(x: Any, base_x: Any, y: Any, base_y: Any, small: Any) -> Any:
+    """Return (y - y0) / (x - x0); for a small difference the slope at the mean output."""
+    mean = HALF * (y + base_y)
+    difference = x - base_x
+    near = abs(difference) < small
+    return mean * (ONE - mean) if near else (y - base_y) / difference
+
+
+@_compile(inline=True)
+def _tanh_slope(x: Any, base_x: Any, y: Any, base_y: Any, small: Any) -> Any:
+    mean = HALF * (y + base_y)
+    difference = x - base_x
+    near = abs(difference) < small
+    return ONE - mean * mean if near else (y - base_y) / difference
+
+
+@_compile()
+def _write_factors(
+    gates: Array, cell: Array, pre: Array, before: Array, at: int, base_gates: Array, base_cell: Array, base_pre: Array,
+    base_before: Array, base_at: int, small: Any, cell_factor: Array, carry_factor: Array, gate_factor: Array,
+    t: int, b: int, r: int,
+) -> None:  # fmt: skip
+    """Fill the factors of one timestep and sequence, whose baseline is row r; see `kernels.difference_factors`."""
+    for j in range(cell.shape[2]):
+        shown, base_shown = _tanh(cell[t, b, j]), _tanh(base_cell[t, r, j])
+        slope = _tanh_slope(cell[t, b, j], base_cell[t, r, j], shown, base_shown, small)
+        i, f, g, o = gates[t, b, 0, j], gates[t, b, 1, j], gates[t, b, 2, j], gates[t, b, 3, j]
+        i0, f0, g0, o0 = base_gates[t, r, 0, j], base_gates[t, r, 1, j], base_gates[t, r, 2, j], base_gates[t, r, 3, j]
+        cell_factor[t, b, j] = HALF * (o + o0) * slope
+        carry_factor[t, b, j] = HALF * (f + f0)
+        entered = HALF * (before[at, b, j] + base_before[base_at, r, j])
+        gate_factor[t, b, 0, j] = HALF * (g + g0) * _sigma_slope(pre[t, b, 0, j], base_pre[t, r, 0, j], i, i0, small)
+        gate_factor[t, b, 1, j] = entered * _sigma_slope(pre[t, b, 1, j], base_pre[t, r, 1, j], f, f0, small)
+        gate_factor[t, b, 2, j] = HALF * (i + i0) * _tanh_slope(pre[t, b, 2, j], base_pre[t, r, 2, j], g, g0, small)
+        gate_factor[t, b, 3, j] = (
+            HALF * (shown + base_shown) * _sigma_slope(pre[t, b, 3, j], base_pre[t, r, 3, j], o, o0, small)
+        )
+
+
+@_task
+def factors_task(address: int) -> None:
+    """`kernels.difference_factors` for a job, until no share of the batch is left."""
+    job = carray(_pointer(address), NUMBERS, np.int64)
+    steps, batch, units, reverse = job[STEPS], job[BATCH], job[UNITS], job[REVERSE] != 0
+    base_batch, small = job[BASE_BATCH], f32(1e-3)
+    gates = carray(_pointer(job[GATES]), (steps, batch, 4, units), f32)
+    cell = carray(_pointer(job[CELL]), (steps, batch, units), f32)
+    pre = carray(_pointer(job[PRE]), (steps, batch, 4, units), f32)
+    initial = carray(_pointer(job[INITIAL]), (1, batch, units), f32)
+    base_gates = carray(_pointer(job[BASE_GATES]), (steps, base_batch, 4, units), f32)
+    base_cell = carray(_pointer(job[BASE_CELL]), (steps, base_batch, units), f32)
+    base_pre = carray(_pointer(job[BASE_PRE]), (steps, base_batch, 4, units), f32)
+    base_initial = carray(_pointer(job[BASE_INITIAL]), (1, base_batch, units), f32)
+    lengths = carray(_pointer(job[LENGTHS]), batch, np.int64)
+    cell_factor = carray(_pointer(job[CELL_FACTOR]), (steps, batch, units), f32)
+    carry_factor = carray(_pointer(job[CARRY_FACTOR]), (steps, batch, units), f32)
+    gate_factor = carray(_pointer(job[GATE_FACTOR]), (steps, batch, 4, units), f32)
+    shares = job[SHARES]
+    while True:
+        share = _take_ticket(address)
+        if share >= shares:
+            return
+        for t in range(steps):
+            for b in range(batch * share // shares, batch * (share + 1) // shares):
+                r = b if base_batch == batch else 0
+                earlier = t + 1 if reverse else t - 1
+                if t >= lengths[b]:
+                    cell_factor[t, b] = ZERO
+                    carry_factor[t, b] = ZERO
+                    gate_factor[t, b] = ZERO
+                elif t == (lengths[b] - 1 if reverse else 0):
+                    _write_factors(
+                        gates, cell, pre, initial, 0, base_gates, base_cell, base_pre, base_initial, 0, small,
+                        cell_factor, carry_factor, gate_factor, t, b, r,
+                    )  # fmt: skip
+                else:
+                    _write_factors(
+                        gates, cell, pre, cell, earlier, base_gates, base_cell, base_pre, base_cell, earlier, small,
+                        cell_factor, carry_factor, gate_factor, t, b, r,
+                    )  # fmt: skip

@@ -33,6 +33,7 @@ class Kept:
     gates: Tensor
     cell: Tensor
     hidden: Tensor
+    pre: Tensor | None = None  # pre-activations (T, B, 4, H), where they were asked for
 
 
 class KeepingKernel(TorchFunctionMode):
@@ -137,15 +138,29 @@ def _is_traced() -> bool:
     return bool(torch.jit.is_tracing())  # type: ignore[attr-defined, no-untyped-call]
 
 
-def run_direction(inputs: Tensor, initial_h: Tensor, initial_c: Tensor, weights: Weights, *, reverse: bool) -> Kept:
-    """Run one direction over inputs (T, B, D) from (B, H) states."""
+def run_direction(
+    inputs: Tensor,
+    initial_h: Tensor,
+    initial_c: Tensor,
+    weights: Weights,
+    *,
+    reverse: bool,
+    lengths: Tensor | None = None,
+    with_pre: bool = False,
+) -> Kept:
+    """Run one direction over inputs (T, B, D) from (B, H) states, with sequences of `lengths`, long (B,) on the CPU."""
     steps, batch = inputs.shape[:2]
     units = weights.hh.shape[1]
     gates = inputs.new_empty(steps, batch, 4, units)
     cell = inputs.new_empty(steps, batch, units)
-    states = inputs.new_empty(steps + 1, batch, units)
-    states[steps if reverse else 0] = initial_h.detach()
+    pre = torch.empty_like(gates) if with_pre else None
+    whole = lengths is None or bool((lengths == steps).all())
+    states = inputs.new_empty(steps + 1, batch, units) if whole else inputs.new_zeros(steps + 1, batch, units)
+    if lengths is None:
+        lengths = torch.full((batch,), steps, device="cpu")
+    states[lengths if reverse else 0, torch.arange(batch, device="cpu") if reverse else slice(None)] = (
+        initial_h.detach()
+    )
     kind = Cell(ACTIVATIONS["sigmoid"], ACTIVATIONS["tanh"], standard=True, reverse=reverse)
-    lengths = torch.full((batch,), steps, device="cpu")
-    run_(inputs.detach(), states, weights, gates, cell, initial_c.detach().contiguous(), lengths, kind)
-    return Kept(gates, cell, states[:-1] if reverse else states[1:])
+    run_(inputs.detach(), states, weights, gates, cell, initial_c.detach().contiguous(), lengths, kind, pre)
+    return Kept(gates, cell, states[:-1] if reverse else states[1:], pre)

@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .inputs import valid_mask
+from .keeping import run_direction
+from .kernels import Weights, is_compiled
 from .lstm import LSTMModel
-from .rebuild import Run, entered_states, runs
+from .rebuild import Direction, Run, cell_kind, entered_states, runs
 from .recorder import record
 
 
@@ -39,16 +41,67 @@ class OpenedRun:
 @torch.no_grad()
 def open_run(model: LSTMModel, values: Tensor, lengths: Tensor) -> OpenedRun:
     """Run a model in eval mode over what its lowest layer reads: features (B, T, D), or embedded tokens (B, T, E)."""
+    if all(_is_compiled(layer) for layer in model.lstm) and is_compiled(values) and values.numel():
+        return _open_compiled(model, values, lengths)
     with record(model) as recording:
         hidden = model.run_layers(values, lengths)
     layers = tuple(tuple(runs(call)) for call in recording.calls)
     return OpenedRun(model, lengths, layers, hidden)
 
 
+def _is_compiled(layer: nn.Module) -> bool:
+    return type(layer) is nn.LSTM and all(is_compiled(weight) for weight in layer.parameters())
+
+
+def _open_compiled(model: LSTMModel, values: Tensor, lengths: Tensor) -> OpenedRun:
+    """`open_run` by the compiled kernel, with pre-activations, each sequence as long as it is, without packing."""
+    below = values.transpose(0, 1)  # (T, B, D)
+    batch = below.shape[1]
+    layers: list[tuple[Run, ...]] = []
+    for number, layer in enumerate(model.lstm):
+        assert isinstance(layer, nn.LSTM)
+        below = below.contiguous()
+        found: list[Run] = []
+        for suffix in ("", "_reverse")[: 2 if layer.bidirectional else 1]:
+            weights = Weights(*layer_weights(layer, suffix))
+            start = values.new_zeros(batch, layer.hidden_size)
+            kept = run_direction(below, start, start, weights, reverse=bool(suffix), lengths=lengths, with_pre=True)
+            name = f"lstm.{number}{suffix.replace('_', '.')}"
+            direction = Direction(
+                name=name, module=layer, kind=cell_kind(layer, reverse=bool(suffix)),
+                weights=weights, weight_hr=None, inputs=below, hidden=kept.hidden, initial_h=start, initial_c=start,
+                lengths=lengths, eps=torch.finfo(values.dtype).eps, plain=True, kept=kept,
+            )  # fmt: skip
+            found.append(Run(direction, kept.gates, kept.cell, kept.hidden))
+        layers.append(tuple(found))
+        below = torch.cat([run.hidden for run in found], dim=2)
+    return OpenedRun(model, lengths, tuple(layers), below.transpose(0, 1))
+
+
+def layer_weights(layer: nn.LSTM, suffix: str) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Return weight_ih (4H, D), weight_hh (4H, H) and the sum of both biases (4H,) of a direction."""
+    names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh") if layer.bias else ("weight_ih", "weight_hh")
+    found = [getattr(layer, f"{name}_l0{suffix}").detach() for name in names]
+    return found[0], found[1], found[2] + found[3] if layer.bias else None
+
+
+@torch.no_grad()
+def scores_of(run: OpenedRun, timestep: Tensor | None = None) -> Tensor:
+    """Return scores (B, K), with pooling "none" those at a timestep (B',) of each sample; one row stands for all."""
+    model = run.model
+    if model.pooling is not None:
+        return model.head(model.pooling(run.hidden, run.valid))  # type: ignore[no-any-return]
+    assert timestep is not None, "a model with an output each timestep is explained at one"
+    rows = torch.arange(len(timestep)) if len(run.hidden) > 1 else torch.zeros(len(timestep), dtype=torch.long)
+    return model.head(run.hidden[rows, timestep])  # type: ignore[no-any-return]
+
+
 @torch.no_grad()
 def pre_activations(run: Run) -> Tensor:
     """Return W_ih x_t + W_hh h_(t-1) + b of a direction, (T, B, 4, H)."""
     direction = run.direction
+    if direction.kept is not None and direction.kept.pre is not None:
+        return direction.kept.pre
     steps, batch = direction.inputs.shape[:2]
     flat = direction.inputs.reshape(steps * batch, -1) @ direction.weights.ih.T
     flat.addmm_(entered_states(run).reshape(steps * batch, -1), direction.weights.hh.T)

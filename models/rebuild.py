@@ -214,7 +214,7 @@ def _direction(call: LSTMCall, layer: int, direction: int, inputs: Tensor, hidde
     return Direction(
         name=_layer_name(call, layer, reverse=direction == 1),
         module=module,
-        kind=_kind(module, reverse=direction == 1),
+        kind=cell_kind(module, reverse=direction == 1),
         weights=Weights(
             weights["weight_ih"].to(dtype), weights["weight_hh"].to(dtype), None if bias is None else bias.to(dtype)
         ),
@@ -243,7 +243,7 @@ def _cell_direction(sequence: CellSequence) -> Direction:
     return Direction(
         name=sequence.path or "cell",
         module=module,
-        kind=_kind(module, reverse=False),
+        kind=cell_kind(module, reverse=False),
         weights=Weights(weight_ih, weight_hh, bias),
         weight_hr=None,
         inputs=rows["inputs"][None],
@@ -257,7 +257,8 @@ def _cell_direction(sequence: CellSequence) -> Direction:
     )
 
 
-def _kind(module: nn.Module, *, reverse: bool) -> Cell:
+def cell_kind(module: nn.Module, *, reverse: bool) -> Cell:
+    """Return what the equations of a module's direction are made of."""
     gate, shown = activations_of(module)
     return Cell(gate=gate, shown=shown, standard=is_standard(module), reverse=reverse)
 

@@ -1,9 +1,13 @@
 """Baselines: what each name and each shape of numbers means, and what is refused."""
 
+import itertools
+import math
+
 import numpy as np
 import pytest
 import torch
 
+from gatelens.explainers import IntegratedGradients, KernelSHAP, Occlusion, Players
 from gatelens.explainers.baselines import resolve_background, resolve_baseline
 from gatelens.models import DataSpec, InvalidInputError, InvalidTypeError, Predictor
 from helpers.explained import Foreign, lstm, sequences, token_ids
@@ -42,6 +46,106 @@ def test_mean_needs_a_model_that_names_one():
         resolve("mean")
     with pytest.raises(InvalidInputError, match="this one does not"):
         resolve("mean", model=Foreign())
+
+
+def test_hold_last_holds_the_first_timestep():
+    """As numbers, "hold_last" is each sequence's first timestep at every valid one, and 0 at padding."""
+    found = resolve("hold_last")
+    assert found[0].tolist() == [INPUTS[0, 0].tolist()] * 4
+    assert found[1].tolist() == [INPUTS[1, 0].tolist()] * 2 + [[0.0] * 3] * 2
+
+
+def test_linear_is_the_line_between_the_valid_ends():
+    """The name "linear" goes from the first to the last valid timestep in equal steps, whose ends it keeps exactly."""
+    inputs = sequences(3, 5, 2)
+    found = resolve_baseline("linear", inputs, torch.tensor([5, 3, 1]), Predictor(lstm(input_size=2)))
+    for row, length in enumerate([5, 3, 1]):
+        for feature in range(2):
+            line = np.linspace(float(inputs[row, 0, feature]), float(inputs[row, length - 1, feature]), length)
+            np.testing.assert_allclose(found[row, :length, feature], line, rtol=0, atol=1e-6)
+        assert torch.equal(found[row, [0, length - 1]], inputs[row, [0, length - 1]])
+        assert not found[row, length:].any()
+    assert found.dtype == torch.float32
+
+
+@pytest.mark.parametrize("name", ["hold_last", "linear"])
+def test_gradient_methods_start_from_named_lines(name):
+    """Integrated gradients take both names as the numbers they stand for."""
+    inputs, lengths = sequences(2, 5, 3), [5, 3]
+    named = IntegratedGradients(lstm(), baseline=name, steps=20).explain(inputs, lengths=lengths)
+    numbers = resolve_baseline(name, inputs, torch.tensor(lengths), Predictor(lstm()))
+    given = IntegratedGradients(lstm(), baseline=numbers, steps=20).explain(inputs, lengths=lengths)
+    np.testing.assert_array_equal(named.values, given.values)
+    np.testing.assert_array_equal(named.dataset["baseline"], numbers)
+    assert named.attrs["baseline_name"] == name
+    assert not named.values[:, 0].any()
+    assert named.values[0, 2].any()
+
+
+def held(sequence, on):
+    """Return (L, D) with each cell that is off holding the feature's last value that is on, or the first one."""
+    result = sequence.clone()
+    for time, feature in itertools.product(*map(range, sequence.shape)):
+        kept = [t for t in range(time + 1) if on[t][feature]]
+        result[time, feature] = sequence[kept[-1] if kept else 0, feature]
+    return result
+
+
+@pytest.mark.parametrize("players", ["timestep", "segment", "feature", "cell"])
+def test_hold_last_in_a_game_depends_on_what_is_on(players):
+    """Switched off, a cell holds its feature's last value that is on, so exact Shapley values follow that game."""
+    model, inputs, length = lstm(input_size=2, double=True), sequences(2, 5, 2, double=True), 3
+    result = KernelSHAP(model, players=players, segments=2, baseline="hold_last").explain(inputs, lengths=[5, length])
+    labels = Players.make(players, length, 2, segments=2).labels
+    count = labels.max() + 1
+    worth = {}
+    for coalition in itertools.product([False, True], repeat=int(count)):
+        with torch.no_grad():
+            worth[coalition] = float(model(held(inputs[1, :length], np.array(coalition)[labels])[None]))
+    expected = np.zeros(count)
+    for order in itertools.permutations(range(count)):
+        on = [False] * count
+        for player in order:
+            before = worth[tuple(on)]
+            on[player] = True
+            expected[player] += (worth[tuple(on)] - before) / math.factorial(count)
+    found = np.bincount(labels.ravel(), weights=result.values[1, :length].ravel())
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-9)
+    assert np.abs(expected).max() > 1e-3
+    np.testing.assert_allclose(result.completeness_gap, 0, atol=1e-9)
+    assert worth[(False,) * count] == pytest.approx(result.baseline_prediction[1], abs=1e-9)
+
+
+def test_hold_last_occlusion_repeats_the_timestep_before():
+    """One timestep taken away holds the one before it; the first has none, and stays."""
+    model, inputs = lstm(), sequences(1, 5, 3)
+    result = Occlusion(model, baseline="hold_last").explain(inputs)
+    for time in range(1, 5):
+        changed = inputs.clone()
+        changed[0, time] = inputs[0, time - 1]
+        with torch.no_grad():
+            expected = float(model(inputs) - model(changed))
+        assert result.timesteps[0, time] == pytest.approx(expected, abs=1e-6)
+    assert result.timesteps[0, 0] == pytest.approx(0, abs=1e-6)
+
+
+def test_cells_that_hold_last_may_change_share_the_credit():
+    """A cell equal to the first timestep may still change, where a value between was another; a constant never does."""
+    inputs = torch.tensor([[[1.0, 5.0, 0.0], [2.0, 5.0, 0.0], [1.0, 5.0, 3.0]]])
+    result = Occlusion(lstm(), baseline="hold_last").explain(inputs)
+    shares = result.values[0]
+    assert shares[1, 0] == pytest.approx(result.timesteps[0, 1])
+    assert shares[2, 0] == shares[2, 2] == pytest.approx(result.timesteps[0, 2] / 2)
+    assert not shares[:, 1].any()
+
+
+def test_a_background_takes_the_place_of_hold_last():
+    """With a background set what is switched off comes from there, and nothing is held."""
+    inputs, background = sequences(1, 4, 3), sequences(3, 4, 3, seed=4)
+    plain, named = (
+        KernelSHAP(lstm(), baseline=b, background=background).explain(inputs) for b in ("zero", "hold_last")
+    )
+    np.testing.assert_array_equal(plain.values, named.values)
 
 
 @pytest.mark.parametrize(
@@ -132,6 +236,8 @@ def test_ids_of_every_shape_are_spread(given):
     ("baseline", "error", "message"),
     [
         ("mean", InvalidInputError, "no meaning for token ids"),
+        ("hold_last", InvalidInputError, "'hold_last' has no meaning for token ids"),
+        ("linear", InvalidInputError, "'linear' has no meaning for token ids"),
         (0.0, InvalidTypeError, "holds floats"),
         (9, InvalidInputError, "outside the vocabulary"),
         (-1, InvalidInputError, "outside the vocabulary"),

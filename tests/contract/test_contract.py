@@ -19,6 +19,13 @@ OTHER_OPTIONS = [
     functools.partial(get("kernel_shap"), players="cell"),
     functools.partial(get("integrated_gradients"), steps=50),
     functools.partial(get("gate_saliency"), mode="gradient"),
+    functools.partial(get("saliency"), absolute=False),
+    functools.partial(get("smooth_grad"), samples=5, absolute=True),
+    functools.partial(get("occlusion"), players="cell", baseline="hold_last"),
+    functools.partial(get("occlusion"), players="segment", segments=3, segmentation="change_point"),
+    functools.partial(get("kernel_shap"), baseline="hold_last"),
+    functools.partial(get("integrated_gradients"), baseline="linear", steps=100),
+    functools.partial(get("temporal_saliency_rescaling"), method="occlusion", threshold=0),
 ]
 
 

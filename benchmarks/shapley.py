@@ -1,0 +1,205 @@
+"""Shapley values over time beside shap: exact ones in seconds and memory, estimates in error for what they cost.
+
+`python benchmarks/shapley.py` trains small models, then prints tables. Exact: `TemporalShapley` beside
+`shap.ExactExplainer` on the same model, 16 timesteps and 20; shap hands all 65,536 masked copies over at once, and the
+second column of its seconds is with the model called on 4,096 at a time, which is the fastest. Estimates: relative L2
+error and seconds beside `shap.KernelExplainer` with the same batched model, for 16 timesteps against exact values and
+for 50 against a converged reference (least squares from 60,000 coalitions), and how long each takes to come within
+10 %.
+"""
+
+from __future__ import annotations
+
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from gatelens.explainers import TemporalShapley
+from gatelens.models import LSTMConfig, LSTMModel
+
+ROOT = Path(__file__).resolve().parents[1]
+FEATURES, HIDDEN, LAYERS = 8, 64, (1, 2)
+SAMPLES = 4
+EVALUATIONS = (128, 256, 512, 1024, 2048, 4096)
+REFERENCE = 60_000
+GOOD = 0.10
+
+Game = Callable[[NDArray[Any]], NDArray[Any]]
+
+
+def main() -> None:
+    """Print the tables."""
+    torch.set_num_threads(1)
+    warm_up()
+    console = Console(width=130)
+    console.print(exact_table())
+    for steps in (16, 50):
+        console.print(estimates_table(steps))
+    print(
+        f"D={FEATURES} H={HIDDEN}, float32; torch {torch.__version__}, 1 thread, {platform.machine()}; "
+        f"exact: the best of 3 runs; estimates: means over {SAMPLES} samples"
+    )
+
+
+def trained(steps: int, layers: int) -> LSTMModel:
+    """Return a model trained on sums, products of neighbours and a maximum over time."""
+    torch.manual_seed(0)
+    generator = torch.Generator().manual_seed(1)
+    model = LSTMModel(LSTMConfig(input_size=FEATURES, hidden_sizes=(HIDDEN,) * layers))
+    optimizer = torch.optim.Adam(model.parameters(), 3e-3)
+    for _ in range(300):
+        inputs = torch.randn(128, steps, FEATURES, generator=generator)
+        gated = (inputs[..., 0] * (inputs[..., 1] > 0)).sum(1) + (inputs[:, :-1, 2] * inputs[:, 1:, 2]).sum(1)
+        wanted = gated / steps**0.5 + 0.5 * inputs[..., 3].amax(1)
+        loss = ((model(inputs)[:, 0] - wanted) ** 2).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return model.eval()
+
+
+def batched(model: LSTMModel, inputs: Tensor, rows: int = 4096) -> Game:
+    """Return the game of one sequence (1, T, D) against zeros, the model called on so many rows, for shap."""
+
+    def game(z: NDArray[Any]) -> NDArray[Any]:
+        on = torch.as_tensor(np.asarray(z, dtype=bool))[:, :, None]
+        with torch.no_grad():
+            parts = [model(torch.where(part, inputs, 0.0)) for part in on.split(rows)]
+        return torch.cat(parts)[:, 0].double().numpy()
+
+    return game
+
+
+def warm_up() -> None:
+    """Compile kernels and import libraries outside of what is timed."""
+    model = LSTMModel(LSTMConfig(input_size=FEATURES, hidden_sizes=(HIDDEN,))).eval()
+    TemporalShapley(model).explain(torch.randn(1, 5, FEATURES))
+    TemporalShapley(model, evaluations=100).explain(torch.randn(1, 25, FEATURES))
+    exact_by_shap(batched(model, torch.randn(1, 4, FEATURES)), 4)
+
+
+def exact_by_shap(game: Game, steps: int) -> NDArray[Any]:
+    """Return the values of shap's ExactExplainer, (T,)."""
+    import shap
+
+    explainer = shap.ExactExplainer(game, shap.maskers.Independent(np.zeros((1, steps))))
+    return np.asarray(explainer(np.ones((1, steps)), max_evals=2**steps, silent=True).values[0])
+
+
+def kernel_by_shap(game: Game, steps: int, evaluations: int) -> NDArray[Any]:
+    """Return the values of shap's KernelExplainer, (T,)."""
+    import shap
+
+    np.random.seed(0)  # noqa: NPY002 - what shap draws from
+    explainer = shap.KernelExplainer(game, np.zeros((1, steps)))
+    values = explainer.shap_values(np.ones((1, steps)), nsamples=evaluations, l1_reg=False, silent=True)
+    return np.asarray(values).ravel()
+
+
+def timed(call: Callable[[], Any]) -> tuple[float, Any]:
+    """Return seconds and what came."""
+    start = time.perf_counter()
+    found = call()
+    return time.perf_counter() - start, found
+
+
+def exact_table() -> Table:
+    """Measure exact values."""
+    table = Table(
+        "exact", "layers", "gatelens, s", "memory beyond the model, MB", "shap.ExactExplainer, s", "s, in batches",
+        "shap / gatelens", "largest difference", box=None, pad_edge=False,
+    )  # fmt: skip
+    for layers in LAYERS:
+        for steps in (16, 20):
+            model, inputs = trained(16, layers), torch.randn(1, steps, FEATURES)
+            runs = [timed(lambda: TemporalShapley(model).explain(inputs)) for _ in range(3)]  # noqa: B023
+            ours = min(seconds for seconds, _ in runs)
+            row = [f"{steps} timesteps", str(layers), f"{ours:.3f}", f"{memory(steps, layers):.0f}"]
+            if steps == 16:
+                spent = []
+                for rows in (2**16, 4096):
+                    theirs = [timed(lambda: exact_by_shap(batched(model, inputs, rows), steps)) for _ in range(3)]  # noqa: B023
+                    spent.append(min(seconds for seconds, _ in theirs))
+                off = np.abs(runs[0][1].timesteps[0] - theirs[0][1]).max() / np.abs(theirs[0][1]).max()
+                ratios = " / ".join(f"{seconds / ours:.0f}" for seconds in spent)
+                row += [*(f"{seconds:.2f}" for seconds in spent), ratios, f"{off:.1e}"]
+            table.add_row(*row)
+    return table
+
+
+def estimates_table(steps: int) -> Table:
+    """Measure estimates of so many timesteps."""
+    table = Table(
+        f"estimates, {steps} timesteps", "layers", "evaluations", "error", "standard error told", "s",
+        "shap.KernelExplainer: error", "s", "error ratio", box=None, pad_edge=False,
+    )  # fmt: skip
+    for layers in LAYERS:
+        model = trained(steps, layers)
+        inputs = torch.randn(SAMPLES, steps, FEATURES, generator=torch.Generator().manual_seed(3))
+        truth = reference(model, inputs)
+        reached: dict[str, float] = {}
+        for evaluations in EVALUATIONS:
+            ours, theirs, told, times = [], [], [], ([], [])  # type: ignore[var-annotated]
+            for sample, expected in enumerate(truth):
+                one = inputs[sample : sample + 1]
+                seconds, found = timed(lambda: TemporalShapley(model, evaluations=evaluations).explain(one))  # noqa: B023
+                times[0].append(seconds)
+                ours.append(error(found.timesteps[0], expected))
+                told.append(np.linalg.norm(found.std_error.sum(axis=2)) / np.linalg.norm(expected))
+                seconds, values = timed(lambda: kernel_by_shap(batched(model, one), steps, evaluations))  # noqa: B023
+                times[1].append(seconds)
+                theirs.append(error(values, expected))
+            mine, other = statistics.mean(ours), statistics.mean(theirs)
+            for name, value, spent in (("gatelens", mine, times[0]), ("shap", other, times[1])):
+                if value <= GOOD:
+                    reached.setdefault(name, statistics.mean(spent))
+            table.add_row(
+                "", str(layers), str(evaluations), f"{mine:.4f}", f"{statistics.mean(told):.4f}",
+                f"{statistics.mean(times[0]):.3f}", f"{other:.4f}", f"{statistics.mean(times[1]):.3f}",
+                f"{mine / other:.2f}",
+            )  # fmt: skip
+        told_times = ", ".join(f"{name} {seconds:.3f} s" for name, seconds in reached.items())
+        table.add_row(f"within {GOOD:.0%}: {told_times}", str(layers))
+    return table
+
+
+def reference(model: LSTMModel, inputs: Tensor) -> NDArray[Any]:
+    """Return exact values (B, T), or what least squares finds from many coalitions."""
+    exact = inputs.shape[1] <= 20
+    explainer = TemporalShapley(model, evaluations=None if exact else REFERENCE, seed=99)
+    return explainer.explain(inputs).timesteps
+
+
+def memory(steps: int, layers: int) -> float:
+    """Return by how many MB exact values raise the most that a fresh process has used (on Linux)."""
+    code = (
+        "import sys, torch; sys.path.insert(0, 'benchmarks'); import shapley; torch.set_num_threads(1)\n"
+        "used = lambda: int(open('/proc/self/status').read().split('VmHWM:')[1].split()[0])\n"
+        f"model = shapley.LSTMModel(shapley.LSTMConfig(input_size=8, hidden_sizes=(64,) * {layers})).eval()\n"
+        "shapley.TemporalShapley(model).explain(torch.randn(1, 5, 8))\n"
+        "open('/proc/self/clear_refs', 'w').write('5'); before = used()\n"  # the peak is counted anew
+        f"shapley.TemporalShapley(model).explain(torch.randn(1, {steps}, 8)); print((used() - before) / 1024)"
+    )
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)  # noqa: S603
+    return float(run.stdout)
+
+
+def error(values: NDArray[Any], expected: NDArray[Any]) -> float:
+    """Return the relative L2 error."""
+    return float(np.linalg.norm(values - expected) / np.linalg.norm(expected))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,115 @@
+"""One LSTM layer, stepped for a block of states (N, H) of which each goes on with one of several inputs, or with two.
+
+    i, f, o = sigma(W_ih x + W_hh h + b), g = tanh(...)
+    c' = f c + i g,   h' = o tanh(c')
+
+A state that goes on in both ways, with one input and with another, needs W_hh h only once. float32 on the CPU runs
+compiled (`compiled_branching.py`); every other type and device, and other nonlinearities, run the same steps as torch
+operations, which are also the oracle of the compiled ones.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from .activations import activations_of, is_standard
+from .kernels import is_compiled
+from .threads import count, share
+
+# Multiplications of one step from which threads share it: more than elsewhere, because thousands of steps follow each
+# other, and where others want the cores too each meeting of threads may wait for one that has just lost its own.
+MUCH_WORK = 2**26
+
+
+class Layer:
+    """The numbers of a single-layer, forward `nn.LSTM`, and its step.
+
+    Args:
+        module: `nn.LSTM`, or `ActivationLSTM`.
+    """
+
+    def __init__(self, module: nn.LSTM) -> None:
+        self.units = module.hidden_size
+        self.gate, self.shown = (part.function for part in activations_of(module))
+        self.weight_ih = module.get_parameter("weight_ih_l0").detach()  # (4H, D)
+        self.weight_hh = module.get_parameter("weight_hh_l0").detach()  # (4H, H)
+        self.bias: Tensor | None = None  # (4H,)
+        if module.bias:
+            self.bias = (module.get_parameter("bias_ih_l0") + module.get_parameter("bias_hh_l0")).detach()
+        self.compiled = is_standard(module) and is_compiled(self.weight_hh)
+
+    def drive(self, inputs: Tensor) -> Tensor:
+        """Return W_ih x + b, (..., 4H), of inputs (..., D)."""
+        drive = inputs @ self.weight_ih.T
+        return drive if self.bias is None else drive + self.bias
+
+    def both(self, hidden: Tensor, cell: Tensor, given: Tensor, new_hidden: Tensor, new_cell: Tensor) -> None:
+        """Step every state with either input.
+
+        Args:
+            hidden: (N, H), contiguous.
+            cell: (N, H), contiguous.
+            given: `drive` of the two inputs, (2, 4H), the same for all states; or inputs of their own (2, N, D).
+            new_hidden: (2, N, H), contiguous; written.
+            new_cell: (2, N, H), contiguous; written.
+        """
+        if self.compiled:
+            self._run(hidden, cell, given, None, new_hidden, new_cell)
+            return
+        product = hidden @ self.weight_hh.T  # (N, 4H)
+        added = given[:, None] if given.ndim == 2 else self.drive(given)  # (2, 1 or N, 4H)
+        for way in range(2):
+            self._step(product + added[way], cell, new_hidden[way], new_cell[way])
+
+    def one(self, hidden: Tensor, cell: Tensor, given: Tensor, choice: Tensor | None) -> None:
+        """Step every state with one input, in place.
+
+        Args:
+            hidden: (N, H), contiguous; written.
+            cell: (N, H), contiguous; written.
+            given: `drive` of the inputs to choose from, (M, 4H); or, without choice, inputs of their own (N, D).
+            choice: Long (N,) on the device of the states, or None.
+        """
+        if self.compiled:
+            self._run(hidden, cell, given, choice, hidden, cell)
+            return
+        added = self.drive(given) if choice is None else given[choice]  # (N, 4H)
+        self._step(hidden @ self.weight_hh.T + added, cell, hidden, cell)
+
+    def _step(self, pre: Tensor, cell: Tensor, new_hidden: Tensor, new_cell: Tensor) -> None:
+        i, f, g, o = pre.chunk(4, dim=1)  # (N, H) each
+        new_cell.copy_(self.gate(f) * cell + self.gate(i) * self.shown(g))
+        torch.mul(self.gate(o), self.shown(new_cell), out=new_hidden)
+
+    @cached_property
+    def _packed(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """W_hh^T and zeros, W_ih^T and the bias, packed for the compiled kernel."""
+        from .products import packed
+
+        return (*packed(self.weight_hh.T), *packed(self.weight_ih.T, self.bias))
+
+    def _run(
+        self, hidden: Tensor, cell: Tensor, given: Tensor, choice: Tensor | None, new_hidden: Tensor, new_cell: Tensor
+    ) -> None:
+        from . import compiled_branching as compiled
+        from .products import ROWS
+
+        rows, units = hidden.shape
+        shared = new_hidden.ndim == 3 and given.ndim == 2
+        features = 0 if shared or choice is not None else given.shape[-1]
+        if choice is None:
+            choice = torch.empty(0, dtype=torch.long)
+        arrays = (hidden, cell, new_hidden, new_cell, given, choice, given, *self._packed)
+        assert all(array.is_contiguous() for array in arrays), "a kernel's arrays are contiguous"
+        job = np.zeros(compiled.NUMBERS, dtype=np.int64)
+        job[compiled.BOTH], job[compiled.COUNT], job[compiled.UNITS] = new_hidden.ndim == 3, rows, units
+        job[compiled.FEATURES], job[compiled.OPTIONS] = features, given.shape[0]
+        job[compiled.HIDDEN :] = [array.data_ptr() for array in arrays]
+        tiles = -(-rows // ROWS)
+        threads = count(tiles) if rows * 4 * units * (units + features) >= MUCH_WORK else 1
+        job[compiled.SHARES] = 1 if threads == 1 else min(4 * threads, tiles)
+        share(compiled.branch_task, job, threads)
