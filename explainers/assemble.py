@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 from collections.abc import Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -127,14 +128,15 @@ def _provenance(explainer: Explainer, problem: Problem, contribution: Contributi
 
 def library_versions(*libraries: str | None) -> dict[str, str]:
     """Return the versions of gatelens, Python's numeric libraries and those named."""
-    names = ["gatelens", "torch", "numpy", *(name for name in libraries if name)]
-    found = {}
-    for name in names:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            found[name] = "not installed as a package"
-    return found
+    return {name: _version(name) for name in ("gatelens", "torch", "numpy", *libraries) if name}
+
+
+@cache  # reading a package's metadata takes as long as explaining a small batch
+def _version(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed as a package"
 
 
 def _mean_reference(problem: Problem) -> Any:

@@ -461,26 +461,47 @@ def _tanh_slope(x: Any, base_x: Any, y: Any, base_y: Any, small: Any) -> Any:
 
 
 @_compile()
-def _write_factors(
-    gates: Array, cell: Array, pre: Array, before: Array, at: int, base_gates: Array, base_cell: Array, base_pre: Array,
-    base_before: Array, base_at: int, small: Any, cell_factor: Array, carry_factor: Array, gate_factor: Array,
-    t: int, b: int, r: int,
+def _write_slopes(
+    gates: Array, pre: Array, base_gates: Array, base_pre: Array, small: Any, gate_factor: Array, t: int, b: int, r: int
+) -> None:
+    """Fill gate_factor with slopes. Few arrays a loop, because LLVM vectorises none that may overlap in many ways."""
+    for gate in range(4):
+        if gate == 2:
+            for j in range(gates.shape[3]):
+                gate_factor[t, b, 2, j] = _tanh_slope(
+                    pre[t, b, 2, j], base_pre[t, r, 2, j], gates[t, b, 2, j], base_gates[t, r, 2, j], small
+                )
+        else:
+            for j in range(gates.shape[3]):
+                gate_factor[t, b, gate, j] = _sigma_slope(
+                    pre[t, b, gate, j], base_pre[t, r, gate, j], gates[t, b, gate, j], base_gates[t, r, gate, j], small
+                )
+
+
+@_compile()
+def _write_cell_factors(
+    gates: Array, cell: Array, base_gates: Array, base_cell: Array, small: Any, cell_factor: Array, carry_factor: Array,
+    gate_factor: Array, t: int, b: int, r: int,
 ) -> None:  # fmt: skip
-    """Fill the factors of one timestep and sequence, whose baseline is row r; see `kernels.difference_factors`."""
     for j in range(cell.shape[2]):
         shown, base_shown = _tanh(cell[t, b, j]), _tanh(base_cell[t, r, j])
         slope = _tanh_slope(cell[t, b, j], base_cell[t, r, j], shown, base_shown, small)
-        i, f, g, o = gates[t, b, 0, j], gates[t, b, 1, j], gates[t, b, 2, j], gates[t, b, 3, j]
-        i0, f0, g0, o0 = base_gates[t, r, 0, j], base_gates[t, r, 1, j], base_gates[t, r, 2, j], base_gates[t, r, 3, j]
-        cell_factor[t, b, j] = HALF * (o + o0) * slope
-        carry_factor[t, b, j] = HALF * (f + f0)
-        entered = HALF * (before[at, b, j] + base_before[base_at, r, j])
-        gate_factor[t, b, 0, j] = HALF * (g + g0) * _sigma_slope(pre[t, b, 0, j], base_pre[t, r, 0, j], i, i0, small)
-        gate_factor[t, b, 1, j] = entered * _sigma_slope(pre[t, b, 1, j], base_pre[t, r, 1, j], f, f0, small)
-        gate_factor[t, b, 2, j] = HALF * (i + i0) * _tanh_slope(pre[t, b, 2, j], base_pre[t, r, 2, j], g, g0, small)
-        gate_factor[t, b, 3, j] = (
-            HALF * (shown + base_shown) * _sigma_slope(pre[t, b, 3, j], base_pre[t, r, 3, j], o, o0, small)
-        )
+        cell_factor[t, b, j] = HALF * (gates[t, b, 3, j] + base_gates[t, r, 3, j]) * slope
+        gate_factor[t, b, 3, j] *= HALF * (shown + base_shown)
+    for j in range(cell.shape[2]):
+        carry_factor[t, b, j] = HALF * (gates[t, b, 1, j] + base_gates[t, r, 1, j])
+
+
+@_compile()
+def _multiply_partners(
+    gates: Array, before: Array, at: int, base_gates: Array, base_before: Array, base_at: int, gate_factor: Array,
+    t: int, b: int, r: int,
+) -> None:  # fmt: skip
+    for j in range(gates.shape[3]):
+        gate_factor[t, b, 0, j] *= HALF * (gates[t, b, 2, j] + base_gates[t, r, 2, j])
+        gate_factor[t, b, 2, j] *= HALF * (gates[t, b, 0, j] + base_gates[t, r, 0, j])
+    for j in range(gates.shape[3]):
+        gate_factor[t, b, 1, j] *= HALF * (before[at, b, j] + base_before[base_at, r, j])
 
 
 @_task
@@ -514,13 +535,12 @@ def factors_task(address: int) -> None:
                     cell_factor[t, b] = ZERO
                     carry_factor[t, b] = ZERO
                     gate_factor[t, b] = ZERO
-                elif t == (lengths[b] - 1 if reverse else 0):
-                    _write_factors(
-                        gates, cell, pre, initial, 0, base_gates, base_cell, base_pre, base_initial, 0, small,
-                        cell_factor, carry_factor, gate_factor, t, b, r,
-                    )  # fmt: skip
+                    continue
+                _write_slopes(gates, pre, base_gates, base_pre, small, gate_factor, t, b, r)
+                _write_cell_factors(
+                    gates, cell, base_gates, base_cell, small, cell_factor, carry_factor, gate_factor, t, b, r
+                )
+                if t == (lengths[b] - 1 if reverse else 0):
+                    _multiply_partners(gates, initial, 0, base_gates, base_initial, 0, gate_factor, t, b, r)
                 else:
-                    _write_factors(
-                        gates, cell, pre, cell, earlier, base_gates, base_cell, base_pre, base_cell, earlier, small,
-                        cell_factor, carry_factor, gate_factor, t, b, r,
-                    )  # fmt: skip
+                    _multiply_partners(gates, cell, earlier, base_gates, base_cell, earlier, gate_factor, t, b, r)
