@@ -110,6 +110,7 @@ def _provenance(explainer: Explainer, problem: Problem, contribution: Contributi
         "method": explainer.name,
         "options": json.dumps(explainer.options(), default=str),
         "completeness": explainer.completeness,
+        "measures": explainer.measures,
         "resolution": contribution.resolution,
         "source": explainer.source,
         "baseline_name": baseline,

@@ -35,6 +35,7 @@ class Attention(Explainer):
     """
 
     name = "attention"
+    measures = "sensitivity"
     summary = "attention weights of the timesteps, for models that pool by attention"
     completeness = "none"
     needs = "attention"

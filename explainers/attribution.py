@@ -136,6 +136,12 @@ class Attribution:
         return self.dataset["std_error"].to_numpy() if "std_error" in self.dataset else None
 
     @property
+    def measures(self) -> str:
+        """Whether values are a "contribution" or a "sensitivity" (how much a part could matter); they may disagree."""
+        known = "contribution" if self.gates is None else "sensitivity"  # of a file that does not say
+        return str(self.attrs.get("measures", known))
+
+    @property
     def gates(self) -> xr.DataArray | None:
         """(sample, layer, time, gate, unit): attribution of each gate, where the method explains gates."""
         return self.dataset.get("gate_attribution")

@@ -25,6 +25,7 @@ from .problem import Contribution, Problem
 from .segments import Segmentation
 
 Completeness = Literal["exact", "converges", "none"]
+Measures = Literal["contribution", "sensitivity"]
 Needs = Literal["function", "gradient", "lstm", "attention"]
 
 
@@ -45,6 +46,8 @@ class Explainer(ABC):
     Attributes:
         completeness: What the method promises about f(x) - f(baseline) = sum of attributions: "exact" (up to
             rounding), "converges" (with more steps or samples), "none".
+        measures: "contribution" to the explained number, or "sensitivity": how much a part could matter, or was looked
+            at, which need not agree with contributions.
         needs: What it asks of the model: "function" (nothing), "gradient" (a torch module), "lstm" (one with nn.LSTM),
             "attention" (an `LSTMModel` that pools by attention).
     """
@@ -53,6 +56,7 @@ class Explainer(ABC):
     summary: ClassVar[str]
     completeness: ClassVar[Completeness] = "none"
     needs: ClassVar[Needs] = "function"
+    measures: ClassVar[Measures] = "contribution"
     library: ClassVar[str | None] = None
     source: ClassVar[str] = ""
     takes_background: ClassVar[bool] = False

@@ -132,6 +132,7 @@ class Saliency(_OneGradient):
     """
 
     name = "saliency"
+    measures = "sensitivity"
     summary = "gradient of the explained number, its size alone or with its sign"
     source = "Simonyan, Vedaldi & Zisserman 2014"
 
@@ -186,6 +187,7 @@ class SmoothGrad(Explainer):
     """
 
     name = "smooth_grad"
+    measures = "sensitivity"
     summary = "gradient averaged over noisy copies of the input"
     needs = "gradient"
     library = "captum"

@@ -40,6 +40,7 @@ class GateSaliency(Explainer):
     """
 
     name = "gate_saliency"
+    measures = "sensitivity"
     summary = "gates times their gradients, by gate, unit, layer and timestep"
     completeness = "none"
     needs = "lstm"

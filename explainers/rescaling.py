@@ -45,6 +45,7 @@ class TemporalSaliencyRescaling(Explainer):
     """
 
     name = "temporal_saliency_rescaling"
+    measures = "sensitivity"
     summary = "how masking a timestep, then a feature in it, changes another explainer's map"
     completeness = "none"
     needs = "gradient"  # of the default method; an instance needs what its own method needs

@@ -118,7 +118,7 @@ def agreement_checks(attributions: Mapping[str, Attribution], primary: str, samp
         other = attributions[pair.second if pair.first == primary else pair.first]
         verdict = _verdict(pair.correlation)
         groups[verdict].append(f"{method_name(other.method)} ({f'{pair.correlation:.2f}'.replace('-', MINUS)})")
-        relied_on[verdict] += other.gates is None  # gates tell of sensitivity, which need not be contribution
+        relied_on[verdict] += other.measures == "contribution"
     parts: list[str] = []
     for verdict, names in groups.items():
         if names:
@@ -128,13 +128,14 @@ def agreement_checks(attributions: Mapping[str, Attribution], primary: str, samp
             parts.append(f"{joined(names)}{verb} {verdict}")
     text = f"Compared with {name}, {'; '.join(parts)} (rank correlation; 1 is full agreement)."
     text += _strongest_step_sentence(attributions, sample)
-    counted = [p for p in pairs if attributions[p.first].gates is None and attributions[p.second].gates is None]
+    counted = [p for p in pairs if all(attributions[q].measures == "contribution" for q in (p.first, p.second))]
     worst = min(counted, key=lambda pair: pair.correlation, default=None)
     if worst is not None and worst.correlation < AGREES:
         text += _where_they_disagree(attributions, worst, sample)
-    gated = [found for found in attributions.values() if found.gates is not None]
-    if gated:
-        text += f" {method_name(gated[0].method)} tells of sensitivity, which need not agree, and does not count here."
+    sensitive = [method_name(found.method) for found in attributions.values() if found.measures == "sensitivity"]
+    if sensitive:
+        verbs = ("tells", "does") if len(sensitive) == 1 else ("tell", "do")
+        text += f" {joined(sensitive)} {verbs[0]} of sensitivity, which need not agree, and {verbs[1]} not count here."
     passed = relied_on["differently"] == 0 and relied_on["alike"] + relied_on["partly alike"] > 0
     return [Check("agreement", passed=passed, text=text)]
 

@@ -98,6 +98,11 @@ def _baseline_words(attribution: Attribution) -> str:
     if name == "zero" and "feature_center" in attribution.dataset.coords:
         centered = bool(attribution.dataset["feature_center"].to_numpy().any())  # else a scaling is not known, or none
         return f"an input with every feature at {'its center' if centered else '0'}"
-    return {"zero": "an input of zeros", "given": "the given baseline", "mean": "an average input"}.get(
-        name, f"the baseline ({name})"
-    )
+    words = {
+        "zero": "an input of zeros",
+        "given": "the given baseline",
+        "mean": "an average input",
+        "hold_last": "an input whose first values go on",
+        "linear": "a straight line from the first to the last values",
+    }
+    return words.get(name, f"the baseline ({name})")

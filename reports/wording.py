@@ -15,6 +15,12 @@ METHOD_NAMES = {
     "gradient_shap": "Gradient SHAP",
     "kernel_shap": "Kernel SHAP",
     "lime": "LIME",
+    "deeplift": "DeepLIFT",
+    "deep_shap": "DeepSHAP",
+    "lrp": "LRP",
+    "temporal_shapley": "Temporal Shapley",
+    "input_x_gradient": "Input times gradient",
+    "smooth_grad": "SmoothGrad",
     "gate_saliency": "Gate saliency",
 }
 

@@ -193,6 +193,20 @@ def test_gates_do_not_decide_agreement() -> None:
     assert not checks_of(made_attribution(course), like_minded)["agreement"].passed
 
 
+def test_sensitivities_do_not_decide_agreement() -> None:
+    """Methods that measure sensitivity are told of together, and neither fail the check nor pass it."""
+    course = np.array([[1.0], [2.0], [3.0], [4.0]])
+    others = [
+        made_attribution(course[::-1], method=name, completeness="none", measures="sensitivity")
+        for name in ("saliency", "attention")
+    ]
+    check = checks_of(made_attribution(course), made_attribution(course, method="deeplift"), *others)["agreement"]
+    assert check.passed
+    assert "Integrated gradients (1.00) ranks the parts of the input alike" in check.text
+    assert "Saliency and Attention tell of sensitivity, which need not agree, and do not count here." in check.text
+    assert not checks_of(made_attribution(course), *others)["agreement"].passed
+
+
 @pytest.mark.parametrize(
     ("fit", "passed", "text"), [(0.93, True, "93 %"), (0.31, False, "too little"), (-0.5, False, "0 %")]
 )
