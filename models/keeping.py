@@ -131,7 +131,10 @@ def _is_transformed(tensors: list[Tensor]) -> bool:
     """Whether functorch's transforms, or forward-mode differentiation, follow the tensors."""
     if torch._C._functorch.peek_interpreter_stack() is not None:  # noqa: SLF001
         return True
-    return any(torch.autograd.forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors)
+    forward_ad = torch.autograd.forward_ad
+    if forward_ad._current_level < 0:  # noqa: SLF001 - unpacking every tensor to see it takes as long as a small pass
+        return False
+    return any(forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors)
 
 
 def _is_traced() -> bool:

@@ -296,7 +296,8 @@ class _LSTMHook(_Hook):
         assert isinstance(module, nn.LSTM)
         kwargs, output = rest if len(rest) > 1 else ({}, *rest)
         kept = () if self.kernel is None else self.kernel.take(data_of(output[0]))
-        return _capture(self.path, module, *_arguments(args, kwargs), output, kept)
+        with torch._C.DisableTorchFunction():  # noqa: SLF001 - what is done here is no business of modes, ours included
+            return _capture(self.path, module, *_arguments(args, kwargs), output, kept)
 
 
 class _CellHook(_Hook):
