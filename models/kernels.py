@@ -2,7 +2,7 @@
 
     i, f, o = sigma(pre), g = tanh(pre)        gates from pre-activations
     c_t     = f_t c_(t-1) + i_t g_t            the scan
-    and both backwards (`walk_back_`)
+    both backwards (`walk_back_`), a whole pass (`run_`), and what is linear in what arrives (`walk_linearly_`)
 
 Shapes are time-major, because a scan then reads and writes whole contiguous timesteps: gates (T, B, 4, H) in torch's
 order i, f, g, o, cell (T, B, H), states before the first timestep (B, H). Functions whose name ends in "_" work in
