@@ -3,9 +3,10 @@
 `python benchmarks/shapley.py` trains small models, then prints tables. Exact: `TemporalShapley` beside
 `shap.ExactExplainer` on the same model, 16 timesteps and 20; shap hands all 65,536 masked copies over at once, and the
 second column of its seconds is with the model called on 4,096 at a time, which is the fastest. Estimates: relative L2
-error and seconds beside `shap.KernelExplainer` with the same batched model, for 16 timesteps against exact values and
+error and seconds of every estimator, the peers' with the same batched model, for 16 timesteps against exact values and
 for 50 against a converged reference (least squares from 60,000 coalitions), and how long each takes to come within
-10 %.
+10 % (between two numbers of evaluations, interpolated on logarithmic scales). `python benchmarks/shapley.py --draw`
+draws the errors against the seconds into docs/shapley-estimates.png.
 """
 
 from __future__ import annotations
@@ -32,25 +33,34 @@ from gatelens.models import LSTMConfig, LSTMModel
 ROOT = Path(__file__).resolve().parents[1]
 FEATURES, HIDDEN, LAYERS = 8, 64, (1, 2)
 SAMPLES = 4
+RUNS = 3  # of each estimate, of which the fastest counts
 EVALUATIONS = (128, 256, 512, 1024, 2048, 4096)
 REFERENCE = 60_000
 GOOD = 0.10
 
 Game = Callable[[NDArray[Any]], NDArray[Any]]
+# Values (T,) of one sequence (1, T, D) from so many evaluations.
+Estimator = Callable[[LSTMModel, Tensor, int], NDArray[Any]]
 
 
 def main() -> None:
-    """Print the tables."""
+    """Print the tables; with --draw, draw the estimates, too."""
+    from threadpoolctl import threadpool_limits
+
     torch.set_num_threads(1)
-    warm_up()
     console = Console(width=130)
-    console.print(exact_table())
+    with threadpool_limits(1):  # numpy's linear algebra, too, for all alike
+        warm_up()
+        console.print(exact_table())
+        measured = {(steps, layers): estimates(steps, layers) for steps in (16, 50) for layers in LAYERS}
     for steps in (16, 50):
-        console.print(estimates_table(steps))
-    print(
-        f"D={FEATURES} H={HIDDEN}, float32; torch {torch.__version__}, 1 thread, {platform.machine()}; "
-        f"exact: the best of 3 runs; estimates: means over {SAMPLES} samples"
+        console.print(estimates_table(steps, measured))
+    console.print(
+        f"D={FEATURES} H={HIDDEN}, float32; torch {torch.__version__}, 1 thread, {platform.machine()}; exact: the best "
+        f"of 3 runs; estimates: means over {SAMPLES} samples"
     )
+    if "--draw" in sys.argv:
+        draw(measured)
 
 
 def trained(steps: int, layers: int) -> LSTMModel:
@@ -139,40 +149,113 @@ def exact_table() -> Table:
     return table
 
 
-def estimates_table(steps: int) -> Table:
-    """Measure estimates of so many timesteps."""
-    table = Table(
-        f"estimates, {steps} timesteps", "layers", "evaluations", "error", "standard error told", "s",
-        "shap.KernelExplainer: error", "s", "error ratio", box=None, pad_edge=False,
-    )  # fmt: skip
-    for layers in LAYERS:
-        model = trained(steps, layers)
-        inputs = torch.randn(SAMPLES, steps, FEATURES, generator=torch.Generator().manual_seed(3))
-        truth = reference(model, inputs)
-        reached: dict[str, float] = {}
-        for evaluations in EVALUATIONS:
-            ours, theirs, told, times = [], [], [], ([], [])  # type: ignore[var-annotated]
+def by_gatelens(model: LSTMModel, inputs: Tensor, evaluations: int) -> NDArray[Any]:
+    """Return the values of `TemporalShapley`."""
+    return TemporalShapley(model, evaluations=evaluations).explain(inputs).timesteps[0]
+
+
+def by_shap(model: LSTMModel, inputs: Tensor, evaluations: int) -> NDArray[Any]:
+    """Return the values of shap's KernelExplainer."""
+    return kernel_by_shap(batched(model, inputs), inputs.shape[1], evaluations)
+
+
+def by_shapiq(name: str, **options: Any) -> Estimator:
+    """Return an estimator of shapiq."""
+
+    def estimate(model: LSTMModel, inputs: Tensor, evaluations: int) -> NDArray[Any]:
+        import shapiq.approximator
+
+        kind = getattr(shapiq.approximator, name)
+        found = kind(inputs.shape[1], random_state=0, **options).approximate(evaluations, batched(model, inputs))
+        return np.asarray(found.get_n_order_values(1))
+
+    return estimate
+
+
+ESTIMATORS: dict[str, Estimator] = {
+    "gatelens TemporalShapley": by_gatelens,
+    "shap KernelExplainer": by_shap,
+    "shapiq KernelSHAP, paired": by_shapiq("KernelSHAP", pairing_trick=True),
+    "shapiq kADD-SHAP": by_shapiq("kADDSHAP", max_order=2),
+    "shapiq permutation": by_shapiq("PermutationSamplingSV"),
+    "shapiq SVARM": by_shapiq("SVARM"),
+}
+
+
+def estimates(steps: int, layers: int) -> dict[str, list[tuple[int, float, float]]]:
+    """Return (evaluations, error, seconds) of each estimator, means over the samples; nothing where it fails."""
+    model = trained(steps, layers)
+    inputs = torch.randn(SAMPLES, steps, FEATURES, generator=torch.Generator().manual_seed(3))
+    truth = reference(model, inputs)
+    measured: dict[str, list[tuple[int, float, float]]] = {name: [] for name in ESTIMATORS}
+    for evaluations in EVALUATIONS:
+        for name, estimator in ESTIMATORS.items():
+            errors, spent = [], []
             for sample, expected in enumerate(truth):
                 one = inputs[sample : sample + 1]
-                seconds, found = timed(lambda: TemporalShapley(model, evaluations=evaluations).explain(one))  # noqa: B023
-                times[0].append(seconds)
-                ours.append(error(found.timesteps[0], expected))
-                told.append(np.linalg.norm(found.std_error.sum(axis=2)) / np.linalg.norm(expected))
-                seconds, values = timed(lambda: kernel_by_shap(batched(model, one), steps, evaluations))  # noqa: B023
-                times[1].append(seconds)
-                theirs.append(error(values, expected))
-            mine, other = statistics.mean(ours), statistics.mean(theirs)
-            for name, value, spent in (("gatelens", mine, times[0]), ("shap", other, times[1])):
-                if value <= GOOD:
-                    reached.setdefault(name, statistics.mean(spent))
+                try:
+                    runs = [timed(lambda: estimator(model, one, evaluations)) for _ in range(RUNS)]  # noqa: B023
+                except (ValueError, IndexError, np.linalg.LinAlgError):  # too few evaluations for so many players
+                    break
+                spent.append(min(seconds for seconds, _ in runs))
+                errors.append(error(runs[0][1], expected))
+            else:
+                measured[name].append((evaluations, statistics.mean(errors), statistics.mean(spent)))
+    return measured
+
+
+def seconds_to(points: list[tuple[int, float, float]], good: float) -> float | None:
+    """Return the seconds at which the error is `good`, between two points on logarithmic scales; None: never."""
+    previous = None
+    for _, wrong, seconds in points:
+        if wrong <= good:
+            if previous is None:
+                return seconds
+            share = np.log(previous[0] / good) / np.log(previous[0] / wrong)
+            return float(previous[1] * (seconds / previous[1]) ** share)
+        previous = (wrong, seconds)
+    return None
+
+
+def estimates_table(steps: int, measured: dict[tuple[int, int], Any]) -> Table:
+    """Lay out the estimates of so many timesteps."""
+    table = Table(
+        f"estimates, {steps} timesteps", "layers", *(f"error at {number}" for number in EVALUATIONS),
+        f"s to {GOOD:.0%}", "x gatelens", box=None, pad_edge=False,
+    )  # fmt: skip
+    for layers in LAYERS:
+        own = seconds_to(measured[steps, layers]["gatelens TemporalShapley"], GOOD)
+        for name, points in measured[steps, layers].items():
+            errors = {evaluations: wrong for evaluations, wrong, _ in points}
+            seconds = seconds_to(points, GOOD)
             table.add_row(
-                "", str(layers), str(evaluations), f"{mine:.4f}", f"{statistics.mean(told):.4f}",
-                f"{statistics.mean(times[0]):.3f}", f"{other:.4f}", f"{statistics.mean(times[1]):.3f}",
-                f"{mine / other:.2f}",
+                name, str(layers), *(f"{errors[number]:.4f}" if number in errors else "-" for number in EVALUATIONS),
+                "-" if seconds is None else f"{seconds:.4f}",
+                "-" if seconds is None or own is None else f"{seconds / own:.1f}",
             )  # fmt: skip
-        told_times = ", ".join(f"{name} {seconds:.3f} s" for name, seconds in reached.items())
-        table.add_row(f"within {GOOD:.0%}: {told_times}", str(layers))
     return table
+
+
+def draw(measured: dict[tuple[int, int], Any]) -> None:
+    """Draw error against seconds of all estimators into docs/shapley-estimates.png."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(1, 4, figsize=(15, 4.2), sharey=True, layout="constrained")
+    for axis, ((steps, layers), found) in zip(axes, measured.items(), strict=True):
+        for name, points in found.items():
+            if points:
+                _, wrong, seconds = zip(*points, strict=True)
+                bold = name.startswith("gatelens")
+                axis.loglog(seconds, wrong, marker="o" if bold else ".", linewidth=2.5 if bold else 1.2, label=name)
+        axis.axhline(GOOD, color="0.6", linewidth=0.8, linestyle="--")
+        axis.set(title=f"{steps} timesteps, {layers} layer{'s' if layers > 1 else ''}", xlabel="seconds a sequence")
+        axis.grid(which="major", alpha=0.3)
+    axes[0].set_ylabel("relative L2 error")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
+    figure.savefig(ROOT / "docs" / "shapley-estimates.png", dpi=110)
 
 
 def reference(model: LSTMModel, inputs: Tensor) -> NDArray[Any]:

@@ -12,11 +12,13 @@ from typing import Annotated
 
 import typer
 
+from .compare import compare
 from .demo import demo
 from .explain import explain
 from .inspect import inspect
 from .methods import methods
 from .report import report
+from .summarize import summarize
 
 app = typer.Typer(
     name="gatelens",
@@ -26,7 +28,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-for command in (demo, inspect, explain, report, methods):
+for command in (demo, inspect, explain, report, summarize, compare, methods):
     app.command()(command)
 
 

@@ -45,8 +45,15 @@ TARGET = Annotated[
     typer.Option(
         "--target",
         "-t",
-        help="Class or output to explain: name, number, or TIMESTEP,OUTPUT, for outputs of each timestep. "
-        "Numbers count from 0; timestep -1 is the last.",
+        help="Class or output to explain: its name, or its number, counted from 0. Short for this and --timestep: "
+        "TIMESTEP,OUTPUT.",
+    ),
+]
+TIMESTEP = Annotated[
+    str | None,
+    typer.Option(
+        help="For models with one output a timestep, which one to explain: 5, or -1 for the last (default). 3:8 "
+        "explains the sum over the timesteps 3 to 7, -3: over the last three. Numbers count from 0.",
     ),
 ]
 BASELINE = Annotated[
@@ -226,6 +233,7 @@ def explain_sequences(
     methods: list[str] | None,
     *,
     target: str | None = None,
+    timestep: str | None = None,
     baseline: str | None = None,
     output: str | None = None,
     seed: int = 0,
@@ -233,6 +241,7 @@ def explain_sequences(
     """Explain sequences by several methods, with a progress bar where a person watches; None: those that fit."""
     from ..explainers import explain
     from ..models import InvalidInputError
+    from ..reports.model_card import per_timestep
 
     if target is None and model.config.task != "multiclass" and model.config.output_size > 1:
         names = ", ".join(model.data.classes or model.data.outputs) if model.data is not None else ""
@@ -240,15 +249,19 @@ def explain_sequences(
             f"this {model.config.task} model has {model.config.output_size} outputs, and none is the natural one; "
             f"choose one with --target, 0 to {model.config.output_size - 1}{f' ({names})' if names else ''}."
         )
+    if timestep is not None and not per_timestep(model.config):
+        raise InvalidInputError(
+            f"--timestep is {timestep!r}, but this model has one output a sequence, not one a timestep; leave it out."
+        )
     classes = model.config.task in ("binary", "multiclass")
     explained = cast("Output", output or ("probability" if classes else "logit"))  # a wrong word: Predictor refuses it
     return explain(
         model,
         data.inputs,
         methods,
-        target=_target(target),
+        target=_target(target, timestep),
         lengths=data.lengths,
-        baseline=_baseline(model, baseline),
+        baseline=chosen_baseline(model, baseline),
         output=explained,
         seed=seed,
         progress=sys.stderr.isatty(),
@@ -257,14 +270,36 @@ def explain_sequences(
     )
 
 
-def _target(name: str | None) -> Any:
-    """Return a number where the name is one, or (timestep, output)."""
-    if name is None:
+def _target(name: str | None, timestep: str | None) -> Any:
+    """Return what --target and --timestep name together, as `explain` takes it."""
+    from ..models import InvalidInputError
+
+    output: Any = name
+    step, comma, rest = (name or "").partition(",")
+    if comma and rest and _steps(step) is not None:
+        if timestep is not None:
+            raise InvalidInputError(f"--target is {name!r} and --timestep is {timestep!r}; give the timestep once.")
+        timestep, output = step, rest.strip()
+    if output is not None:
+        output = _number_or_name(output)
+    if timestep is None:
+        return output
+    steps = _steps(timestep)
+    if steps is None:
+        raise InvalidInputError(
+            f"--timestep is {timestep!r}; expected a number (5, or -1 for the last), or START:STOP for a sum (3:8 is "
+            "the timesteps 3 to 7, -3: the last three)."
+        )
+    return steps, output
+
+
+def _steps(text: str) -> int | slice | None:
+    """Return the timestep, or the window of timesteps, that a text names; None where it names none."""
+    start, colon, stop = (part.strip() for part in text.partition(":"))
+    try:
+        return slice(int(start) if start else None, int(stop) if stop else None) if colon else int(start)
+    except ValueError:
         return None
-    step, _, output = name.partition(",")
-    if output and step.strip().lstrip("-").isdecimal():  # TIMESTEP,OUTPUT of a per-timestep model
-        return int(step), _number_or_name(output.strip())
-    return _number_or_name(name)
 
 
 def _number_or_name(text: str) -> str | int:
@@ -274,7 +309,7 @@ def _number_or_name(text: str) -> str | int:
         return text
 
 
-def _baseline(model: SequenceModel, name: str | None) -> str | float:
+def chosen_baseline(model: SequenceModel, name: str | None) -> str | float:
     """Return the baseline asked for; else the model's own mean, the pad token, or zero."""
     if name is not None:
         try:

@@ -30,7 +30,7 @@ def demo(out: OUT = Path("gatelens-demo/report.html"), json: JSON = False) -> No
 
     model = load(model_path())
     data = _joined([_window(model, data_path(), end) for end in ENDS])
-    found = explain_sequences(model, data, [*DEFAULT_METHODS, "gradient_shap"])
+    found = explain_sequences(model, data, list(DEFAULT_METHODS))
     command = "gatelens demo"
     path = Report(found, model=model, title="gatelens demo: glucose", command=command).save(out)
     rows = [_row(found, sample) for sample in range(len(data))]

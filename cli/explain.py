@@ -21,6 +21,7 @@ from .common import (
     STRIDE,
     TARGET,
     TASK,
+    TIMESTEP,
     WINDOW,
     WINDOWS,
     console,
@@ -46,6 +47,7 @@ def explain(
     method: METHOD = None,
     out: OUT = None,
     target: TARGET = None,
+    timestep: TIMESTEP = None,
     baseline: BASELINE = None,
     output: OUTPUT = None,
     end: END = None,
@@ -68,7 +70,9 @@ def explain(
         loaded, input, window=window, windows=windows, stride=stride, end=end, id_column=id_column
     )  # fmt: skip
     methods = method or ["integrated_gradients"]
-    found = explain_sequences(loaded, data, methods, target=target, baseline=baseline, output=output, seed=seed)
+    found = explain_sequences(
+        loaded, data, methods, target=target, timestep=timestep, baseline=baseline, output=output, seed=seed
+    )  # fmt: skip
     files = {}
     for name, attribution in found.items():
         if out is not None:
@@ -94,7 +98,8 @@ def _as_json(attribution: Attribution, path: str | None) -> dict[str, Any]:
                 "sample": sample,
                 "explained": explained_name(attribution, index),
                 "target_output": int(attribution.dataset["target_output"][index]),
-                "target_timestep": _timestep(attribution, index),
+                "target_timestep": _timestep(attribution, "target_timestep", index),
+                "target_last": _timestep(attribution, "target_last", index),
                 "prediction": float(attribution.prediction[index]),
                 "baseline_prediction": float(attribution.baseline_prediction[index]),
                 "completeness_gap": float(attribution.completeness_gap[index]),
@@ -122,9 +127,9 @@ def _features(attribution: Attribution, index: int) -> dict[str, float] | None:
     }
 
 
-def _timestep(attribution: Attribution, index: int) -> int | None:
-    """Return which timestep's output is explained, from 0; None of models with one output a sequence."""
-    timestep = attribution.diagnostic("target_timestep")
+def _timestep(attribution: Attribution, name: str, index: int) -> int | None:
+    """Return the explained timestep, or a window's last, from 0; None where there is none."""
+    timestep = attribution.diagnostic(name)
     return None if timestep is None else int(timestep[index])
 
 
@@ -132,7 +137,7 @@ def _print(name: str, attribution: Attribution) -> None:
     """Print the reasons of the first samples."""
     from rich.padding import Padding
 
-    from ..reports.prediction import explained_name
+    from ..reports.prediction import explained_name, where_explained
     from ..reports.reasons import find_reasons
     from ..reports.wording import effect, level, method_name
 
@@ -140,8 +145,7 @@ def _print(name: str, attribution: Attribution) -> None:
     shown = min(len(attribution), 5)
     for index in range(shown):
         prediction = level(float(attribution.prediction[index]), attribution)
-        timestep = _timestep(attribution, index)
-        where = "" if timestep is None else f" at timestep {timestep + 1}"
+        where = where_explained(attribution, index)
         what = f"{attribution.sample_names[index]}, {explained_name(attribution, index)}{where}: {prediction}"
         out.print(f"{method_name(name)}: {what}", style="bold", markup=False)
         reasons, rest = find_reasons(attribution, index)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -23,8 +23,10 @@ from .common import (
     STRIDE,
     TARGET,
     TASK,
+    TIMESTEP,
     WINDOW,
     WINDOWS,
+    chosen_baseline,
     explain_sequences,
     print_json,
     read_model,
@@ -32,6 +34,11 @@ from .common import (
     say,
 )
 
+if TYPE_CHECKING:
+    from ..explainers import Attribution
+    from ..models import SequenceData
+
+MOST_OUTPUTS = 2000  # explained one by one, for a reader to pick from
 OUT = Annotated[Path, typer.Option("--out", "-o", help="HTML file to write.")]
 TITLE = Annotated[str | None, typer.Option(help="Title of the page.")]
 REDACT = Annotated[bool, typer.Option("--redact", help="Leave raw inputs, clock times and sample names out.")]
@@ -43,6 +50,7 @@ def report(
     out: OUT = Path("report.html"),
     method: METHOD = None,
     target: TARGET = None,
+    timestep: TIMESTEP = None,
     baseline: BASELINE = None,
     output: OUTPUT = None,
     end: END = None,
@@ -73,13 +81,34 @@ def report(
             f"{input} has {len(data)} sequences; a report shows up to {MOST_SAMPLES}. Choose fewer with "
             "--windows last, --stride or --end, or explain them all with `gatelens explain`."
         )
-    found = explain_sequences(loaded, data, method, target=target, baseline=baseline, output=output, seed=seed)
+    found = explain_sequences(
+        loaded, data, method, target=target, timestep=timestep, baseline=baseline, output=output, seed=seed
+    )  # fmt: skip
     command = _command(redact=redact)
-    path = Report(found, model=loaded, title=title, redact=redact, command=command).save(out)
+    over = _over_time(loaded, data, found, chosen_baseline(loaded, baseline))
+    page = Report(found, model=loaded, title=title, redact=redact, command=command, over_time=over)
+    path = page.save(out)
     if json:
-        print_json({"report": str(path), "samples": len(data), "methods": list(found)})
+        print_json({"report": str(path), "samples": len(data), "methods": list(found), "notes": page.notes})
         return
+    for note in page.notes:
+        say(note)
     say(f"wrote {path}")
+
+
+def _over_time(model: Any, data: SequenceData, found: dict[str, Attribution], baseline: str | float) -> Any:
+    """Return DeepLIFT's attributions for each output timestep, where the model has one and they are not too many."""
+    from ..explainers import DeepLIFT, explain_over_time
+    from ..reports.model_card import per_timestep
+
+    primary = found.get("deeplift")
+    if primary is None or not per_timestep(model.config) or len(data) * data.inputs.shape[1] > MOST_OUTPUTS:
+        return None
+    output = {int(value) for value in primary.dataset["target_output"].to_numpy()}
+    if len(output) > 1:
+        return None
+    explainer = DeepLIFT(model, baseline=baseline, output=primary.attrs["output"])
+    return explain_over_time(explainer, data, output=output.pop())
 
 
 def _command(*, redact: bool) -> str:

@@ -1,6 +1,7 @@
 """Explainers of LSTM predictions behind one interface, and the one result they return.
 
-The explainer classes are imported when they are first asked for, so that importing this package stays cheap.
+The explainer classes, and what needs them, are imported when they are first asked for, so that importing this package
+stays cheap.
 """
 
 import importlib
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from .contextual_decomposition import ContextualDecomposition
     from .deeplift import DeepLIFT, DeepSHAP
     from .gate_saliency import GateSaliency
+    from .interactions import temporal_interactions
     from .lime import LIME
     from .lrp import LRP
     from .occlusion import Occlusion
@@ -57,10 +59,15 @@ __all__ = [
     "explain",
     "explain_over_time",
     "get",
+    "temporal_interactions",
 ]
+
+LATER = {"temporal_interactions": "interactions"}
 
 
 def __getattr__(name: str) -> Any:
+    if name in LATER:
+        return getattr(importlib.import_module(f".{LATER[name]}", __name__), name)
     for where in BUILT_IN.values():
         module, attribute = where.split(":")
         if attribute == name:

@@ -58,6 +58,8 @@ def build_attribution(
     }
     if problem.target.timestep is not None:
         variables["target_timestep"] = ("sample", problem.target.timestep.numpy())
+    if problem.target.last is not None:
+        variables["target_last"] = ("sample", problem.target.last.numpy())
     if contribution.std_error is not None:
         variables["std_error"] = (cells, contribution.std_error)
     for name, numbers in contribution.diagnostics.items():
@@ -95,6 +97,8 @@ def build_attribution(
         "forward_evaluations": evaluations[0],
         "backward_evaluations": evaluations[1],
     }
+    if problem.target.timestep is not None:
+        attrs["target_time"] = "inputs" if predictor.follows_time else "own"
     return Attribution(xr.Dataset(variables, coords, attrs))
 
 

@@ -38,6 +38,7 @@ class Attention(Explainer):
     measures = "sensitivity"
     summary = "attention weights of the timesteps, for models that pool by attention"
     completeness = "none"
+    symmetry = "exact"
     needs = "attention"
     source = "Bahdanau, Cho & Bengio 2015"
 

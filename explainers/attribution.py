@@ -5,7 +5,6 @@ It is backed by an `xarray.Dataset` with dims (sample, time, feature); `docs/for
 
 from __future__ import annotations
 
-import html
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,7 +39,9 @@ class Attribution:
         dataset: `attribution`, `input`, `baseline` (sample, time, feature); `prediction`, `baseline_prediction`,
             `completeness_gap`, `length`, `target_output` (sample); `scores` (sample, output); where known `std_error`
             (sample, time, feature), `gate_attribution` (sample, layer, time, gate, unit), `timestamp` (sample, time),
-            and numbers about each sample's explanation. attrs: method, options, seed, cost, versions, model hash.
+            and numbers about each sample's explanation; of a model with one output a timestep `target_timestep`, and
+            of a sum over a window also `target_last` (sample). attrs: method, options, seed, cost, versions, model
+            hash.
     """
 
     dataset: xr.Dataset
@@ -255,30 +256,24 @@ class Attribution:
             raise InvalidInputError(f"{path} has format_version {version}; this gatelens reads up to {FORMAT_VERSION}.")
         return cls(dataset)
 
-    def plot(self, sample: int = 0) -> Figure:
-        """Draw the timesteps of one sample as bars (matplotlib)."""
-        from ..reports.plots import plot_timesteps  # the one step against the arrows, taken only when called
+    def plot(self, sample: int | None = None, *, kind: str | None = None, **options: Any) -> Figure:
+        """Draw a picture (matplotlib), which `.savefig("a.pdf")` or `.savefig("a.svg")` writes as vectors.
 
-        return plot_timesteps(self, sample)
+        Args:
+            sample: Which one; None: the first. Pictures of all samples take none.
+            kind: Of one sample "timesteps", "features", "heatmap", "inputs" or "gates"; of all "summary", "beeswarm",
+                "global_timesteps" or "global_features". None: timesteps, or features where these alone are told apart.
+            options: `theme`, `ax` and whatever else the function of `gatelens.reports.plots` takes.
+
+        Raises:
+            InvalidInputError: There is no such kind or sample, or the method does not tell apart what it draws.
+        """
+        from ..reports.plots import plot_kind  # the one step against the arrows, taken only when called
+
+        return plot_kind(self, sample, kind=kind, **options)
 
     def _repr_html_(self) -> str:
-        """Return a short table for notebooks."""
-        rows = [
-            ("method", self.method),
-            ("samples x timesteps x features", " x ".join(str(size) for size in self.values.shape)),
-            ("prediction", _numbers(self.prediction)),
-            ("baseline prediction", _numbers(self.baseline_prediction)),
-            ("completeness gap", _numbers(self.completeness_gap)),
-            (
-                "evaluations",
-                f"{self.attrs['forward_evaluations']} forward, {self.attrs['backward_evaluations']} backward",
-            ),
-            ("seconds", f"{self.attrs['seconds']:.2f}"),
-        ]
-        body = "".join(f"<tr><th>{html.escape(name)}</th><td>{html.escape(value)}</td></tr>" for name, value in rows)
-        return f"<table>{body}</table>"
+        """Return predictions, completeness and the largest parts, for notebooks."""
+        from .notebook import attribution_html
 
-
-def _numbers(values: NDArray[Any]) -> str:
-    shown = ", ".join(f"{value:.4g}" for value in values[:5])
-    return shown if len(values) <= 5 else f"{shown}, ... ({len(values)} in all)"
+        return attribution_html(self)

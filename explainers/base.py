@@ -46,6 +46,12 @@ class Explainer(ABC):
     Attributes:
         completeness: What the method promises about f(x) - f(baseline) = sum of attributions: "exact" (up to
             rounding), "converges" (with more steps or samples), "none".
+        dummy_player: The same about a player (timestep, segment, feature or cell) that the model does not read: it gets
+            nothing. The one promise made unless it is taken back; the others are "none" unless made.
+        missingness: The same about a player whose input is the baseline's: it gets nothing.
+        symmetry: The same about players that the model computes with in the same way and that hold the same, as does
+            the baseline: they get the same.
+        linearity: The same about a weighted sum of outputs: its attributions are that sum of the outputs' own.
         measures: "contribution" to the explained number, or "sensitivity": how much a part could matter, or was looked
             at, which need not agree with contributions.
         needs: What it asks of the model: "function" (nothing), "gradient" (a torch module), "lstm" (one with nn.LSTM),
@@ -55,6 +61,10 @@ class Explainer(ABC):
     name: ClassVar[str]
     summary: ClassVar[str]
     completeness: ClassVar[Completeness] = "none"
+    dummy_player: ClassVar[Completeness] = "converges"
+    missingness: ClassVar[Completeness] = "none"
+    symmetry: ClassVar[Completeness] = "none"
+    linearity: ClassVar[Completeness] = "none"
     needs: ClassVar[Needs] = "function"
     measures: ClassVar[Measures] = "contribution"
     library: ClassVar[str | None] = None
@@ -112,7 +122,8 @@ class Explainer(ABC):
         Args:
             inputs: Float (B, T, D), token ids, long (B, T), or a `SequenceData` (which brings lengths, names, times).
             target: None: the predicted class, or output 0 of a single-output model; an int or a class's name; (B,)
-                ints; (timestep, output) for per-timestep outputs.
+                ints; (timestep, output) for per-timestep outputs, or (slice(start, stop), output) for the sum over
+                these timesteps of that output (see `resolve_target`).
             lengths: Long (B,), valid timesteps; padding is at the end and gets 0.
             progress: Show a progress bar on standard error.
             sample_names: (B,) names, for reports.
@@ -140,7 +151,7 @@ class Explainer(ABC):
         checked, lengths = predictor.check(inputs, lengths)
         baseline = resolve_baseline(self.baseline, checked, lengths, predictor)
         background = None if self.background is None else resolve_background(self.background, checked)
-        scores = predictor.predict(checked, lengths)
+        scores, kept = self._predict(checked, lengths)
         resolved = predictor.resolve_target_of(scores, checked, target, lengths)
         problem = Problem(
             predictor=predictor,
@@ -154,6 +165,7 @@ class Explainer(ABC):
             seed=self.seed,
             progress=progress,
             holds_last=background is None and isinstance(self.baseline, str) and self.baseline == "hold_last",
+            kept=kept,
         )
         with predictor.evaluation():
             contribution = self._attribute(problem)
@@ -170,6 +182,15 @@ class Explainer(ABC):
             sample_names=sample_names,
             times=times,
         )
+
+    def _predict(self, inputs: Tensor, lengths: Tensor) -> tuple[Tensor, Any]:
+        """Return the model's scores, (B, K) or (B, T, K), and what the method keeps of the pass (see `Problem`).
+
+        Args:
+            inputs: Checked, with padding cleared.
+            lengths: Long (B,).
+        """
+        return self.predictor.predict(inputs, lengths), None
 
     def _baseline_prediction(
         self, inputs: Tensor, lengths: Tensor, target: Any, baseline: Tensor, background: Tensor | None

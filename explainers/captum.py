@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..models import InvalidInputError
 from ..models.state import seeded
-from .base import Explainer, check_positive
+from .base import Completeness, Explainer, check_positive
 from .problem import Continuous, Contribution, Problem
 
 FIRST_STEPS = 64
@@ -45,6 +45,8 @@ class IntegratedGradients(Explainer):
     name = "integrated_gradients"
     summary = "average gradient on the way from the baseline to the input"
     completeness = "converges"
+    dummy_player = missingness = symmetry = "exact"
+    linearity = "converges"  # each output takes the steps that its own sum asks for
     needs = "gradient"
     library = "captum"
     source = "Sundararajan, Taly & Yan 2017"
@@ -98,6 +100,7 @@ def _integrate(continuous: Continuous, rows: Tensor, steps: int, chunk: int) -> 
 class _OneGradient(Explainer):
     """A method that differentiates once, at the input itself; a subclass writes `_differentiate`."""
 
+    dummy_player = symmetry = linearity = "exact"
     needs = "gradient"
     library = "captum"
 
@@ -140,6 +143,11 @@ class Saliency(_OneGradient):
         super().__init__(model, **options)
         _check_flag("absolute", absolute)
         self.absolute = absolute
+
+    @property
+    def linearity(self) -> Completeness:  # type: ignore[override]
+        """Sizes of gradients are not those of a sum."""
+        return "none" if self.absolute else "exact"
 
     def _differentiate(self, continuous: Continuous, inputs: Tensor, arguments: tuple[Tensor, ...]) -> Tensor:
         from captum.attr import Saliency as CaptumSaliency
@@ -189,6 +197,8 @@ class SmoothGrad(Explainer):
     name = "smooth_grad"
     measures = "sensitivity"
     summary = "gradient averaged over noisy copies of the input"
+    dummy_player = "exact"
+    symmetry = "converges"
     needs = "gradient"
     library = "captum"
     source = "Smilkov et al. 2017"
@@ -204,6 +214,11 @@ class SmoothGrad(Explainer):
         self.samples = samples
         self.noise = noise
         self.absolute = absolute
+
+    @property
+    def linearity(self) -> Completeness:  # type: ignore[override]
+        """Sizes of gradients are not those of a sum."""
+        return "none" if self.absolute else "exact"
 
     def _attribute(self, problem: Problem) -> Contribution:
         continuous = problem.continuous()

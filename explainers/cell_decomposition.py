@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..models import ModelError
-from ..models.inputs import valid_mask
 from ..models.rebuild import Run
 from .opened import Part
 from .problem import Contribution, Problem
@@ -41,8 +40,8 @@ class CellDecomposition(RawScoreExplainer):
     features (resolution "timestep"). Of a bidirectional model each direction is taken apart by itself, in its own
     reading order, and a timestep's parts are added.
 
-    The paper has pooling "last"; "none" reads one timestep in the same way, and "mean" is the mean of the parts that
-    each timestep's hidden state gives, T^2 / 2 of them.
+    The paper has pooling "last"; "none" reads one timestep in the same way, "mean" is the mean of the parts that each
+    timestep's hidden state gives, T^2 / 2 of them, and of a window of timesteps they are summed (the head's bias too).
 
     Args:
         model: `LSTMModel` with pooling "last", "mean" or "none", or a module that `from_torch` can rewrite as one.
@@ -55,6 +54,7 @@ class CellDecomposition(RawScoreExplainer):
 
     name = "cell_decomposition"
     summary = "what each timestep left in the top layer's cell, as a part of the score"
+    dummy_player = linearity = "exact"  # not symmetry: what is read first meets an empty cell
     source = "Murdoch & Szlam 2017"
 
     def __init__(self, model: Any, **options: Any) -> None:
@@ -67,17 +67,20 @@ class CellDecomposition(RawScoreExplainer):
     def _take_apart(self, problem: Problem, part: Part) -> tuple[Tensor, dict[str, NDArray[np.float64]]]:
         run = self._open(problem, part)
         head, top = self._model.head, run.layers[-1]
-        weights = head.weight[part.output].chunk(len(top), dim=1)  # (b, H) each
+        target, shares = part.target, None
+        weights = head.weight[target.output].chunk(len(top), dim=1)  # (b, H) each
+        if self._model.config.pooling == "mean":
+            shares = run.valid / run.lengths.to(head.weight)[:, None]  # (b, T)
+        elif target.last is not None:
+            shares = target.covers(part.values.shape[1]).to(head.weight)
         parts = [
-            _mean_parts(one, own, part.lengths)
-            if self._model.config.pooling == "mean"
-            else _parts(one, own, part.lengths, part.timestep)
+            _parts(one, own, part.lengths, target.timestep) if shares is None else _summed_parts(one, own, shares)
             for one, own in zip(top, weights, strict=True)
         ]
         by_timestep = torch.stack(parts).sum(dim=0)  # (b, T)
         features = part.values.shape[2]
         found = (by_timestep / features)[..., None].expand(part.values.shape)
-        return found, {"head_bias": head.bias[part.output].double().cpu().numpy()}
+        return found, {"head_bias": (head.bias[target.output].double().cpu() * target.counts).numpy()}
 
 
 def check_pooling(name: str, pooling: str) -> None:
@@ -114,17 +117,18 @@ def _parts(run: Run, weight: Tensor, lengths: Tensor, timestep: Tensor | None) -
     return (found.flip(0) if reverse else found).T
 
 
-def _mean_parts(run: Run, weight: Tensor, lengths: Tensor) -> Tensor:
-    """Return (b, T), the mean over a sequence's timesteps of what `_parts` gives for each."""
+def _summed_parts(run: Run, weight: Tensor, shares: Tensor) -> Tensor:
+    """Return (b, T), the sum over timesteps, each counted with its share (b, T), of what `_parts` gives for it."""
     forget, output, cell = _as_read(run)
-    valid = valid_mask(lengths, len(cell)).T.to(cell)[..., None]  # (T, b, 1)
-    read = output * (weight / lengths.to(weight)[:, None])  # (T, b, H)
-    read = read * (valid.flip(0) if run.direction.kind.reverse else valid)
+    counted = shares.T.flip(0) if run.direction.kind.reverse else shares.T  # (T, b)
+    read = output * weight * counted[..., None]  # (T, b, H)
     held = torch.empty_like(cell)
     found = torch.zeros_like(cell[..., 0])  # (T, b)
     for end in range(len(cell)):
         held[:end] *= forget[end]
         held[end] = cell[end]
+        if not bool(counted[end].any()):
+            continue
         shown = torch.einsum("tbh,bh->tb", run.direction.kind.shown.function(held[: end + 1]), read[end])
         found[: end + 1] += _differences(shown)
     return (found.flip(0) if run.direction.kind.reverse else found).T

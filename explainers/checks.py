@@ -2,7 +2,9 @@
 
 Each check takes a factory, called as `factory(model, **options) -> Explainer`: the class itself, or a
 `functools.partial` of it. It returns, or raises `ContractError` with a sentence that names the axiom and the numbers.
-A check that does not apply (completeness of a method that promises none) returns at once. In a test suite:
+A check that does not apply (completeness of a method that promises none) returns at once. Here are those of what an
+explanation looks like, and of what it must not depend on or change; `axioms.py` has those of its numbers. In a test
+suite:
 
     @parametrize_with_checks([MyExplainer])
     def test_contract(explainer, check):
@@ -14,7 +16,7 @@ from __future__ import annotations
 import functools
 import random
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,27 +26,33 @@ from torch import Tensor, nn
 
 from ..models import GatelensError, InvalidInputError, LSTMConfig, LSTMModel, ModelError
 from ..models.state import seeded
+from . import axioms  # noqa: F401 - lists its checks
 from .attribution import Attribution
 from .base import Explainer
+from .contract import (
+    CHECKS,
+    FEATURES,
+    LENGTHS,
+    STEPS,
+    VOCABULARY,
+    ContractError,
+    Factory,
+    axiom,
+    demand,
+    demand_same,
+    fitted,
+    name_of,
+    needs_attention,
+    sequences,
+    small_config,
+    small_model,
+    token_ids,
+)
 
 if TYPE_CHECKING:
     import pytest
 
-Factory = Callable[..., Explainer]
-Check = Callable[[Factory], None]
-
-CHECKS: dict[str, Check] = {}
-
-LENGTHS = torch.tensor([6, 4, 1])  # longest first; `batch_permutation` sees the other orders
-STEPS = 6
-FEATURES = 3
-ROUNDING = 1e-5  # of the largest attribution: float32, summed in another order
-GAP = {"exact": 1e-4, "converges": 0.05}  # of |f(x) - f(baseline)|
-DUMMY_CREDIT = {"exact": 1e-4, "converges": 1e-4, "none": 0.05}  # of all attributions; a surrogate's fit has noise
-
-
-class ContractError(GatelensError, AssertionError):
-    """An explainer breaks an axiom of the contract."""
+__all__ = ["CHECKS", "ContractError", "check_explainer", "parametrize_with_checks"]
 
 
 def check_explainer(explainer: Factory, **options: Any) -> None:
@@ -77,214 +85,166 @@ def parametrize_with_checks(explainers: Iterable[Factory]) -> pytest.MarkDecorat
     import pytest
 
     pairs = [
-        pytest.param(explainer, check, id=f"{_name(explainer)}-{name}")
+        pytest.param(explainer, check, id=f"{name_of(explainer)}-{name}")
         for explainer in explainers
         for name, check in CHECKS.items()
     ]
     return pytest.mark.parametrize(("explainer", "check"), pairs)
 
 
-def _axiom(check: Check) -> Check:
-    """List a check in `CHECKS`; whatever it raises is a ContractError that says who breaks which axiom."""
-
-    @functools.wraps(check)
-    def run(factory: Factory) -> None:
-        axiom = check.__name__.replace("_", " ")
-        try:
-            check(factory)
-        except ContractError as error:
-            raise ContractError(f"{_name(factory)} breaks {axiom!r}: {error}") from error.__cause__
-        except Exception as error:
-            raise ContractError(
-                f"{_name(factory)} breaks {axiom!r}: it raised {type(error).__name__}: {error}"
-            ) from error
-
-    CHECKS[check.__name__] = run
-    return run
-
-
 # -- what an explanation looks like ----------------------------------------------------------------------------------
 
 
-@_axiom
+@axiom
 def shapes_and_names(factory: Factory) -> None:
     """An explanation is an `Attribution` (B, T, D) of finite numbers with the names of method, samples and features."""
-    explainer = factory(_model(factory))
+    explainer = factory(small_model(factory))
     names = ("first", "second", "third")
-    result = explainer.explain(_inputs(), lengths=LENGTHS, sample_names=names)
-    _demand(isinstance(result, Attribution), f"explain returned a {type(result).__name__}; expected an Attribution.")
+    result = explainer.explain(sequences(), lengths=LENGTHS, sample_names=names)
+    demand(isinstance(result, Attribution), f"explain returned a {type(result).__name__}; expected an Attribution.")
     expected = (len(LENGTHS), STEPS, FEATURES)
-    _demand(result.values.shape == expected, f"values has shape {result.values.shape}; expected {expected}.")
-    _demand(bool(np.isfinite(result.values).all()), "values holds NaN or infinite numbers.")
-    _demand(result.sample_names == names, f"sample_names is {result.sample_names}; {names} was given.")
-    _demand(result.method == explainer.name, f"method is {result.method!r}; its name is {explainer.name!r}.")
-    _demand(len(result.feature_names) == FEATURES, f"feature_names is {result.feature_names}; expected {FEATURES}.")
-    _demand(bool((result.lengths == LENGTHS.numpy()).all()), f"lengths is {result.lengths}; {LENGTHS} was given.")
+    demand(result.values.shape == expected, f"values has shape {result.values.shape}; expected {expected}.")
+    demand(bool(np.isfinite(result.values).all()), "values holds NaN or infinite numbers.")
+    demand(result.sample_names == names, f"sample_names is {result.sample_names}; {names} was given.")
+    demand(result.method == explainer.name, f"method is {result.method!r}; its name is {explainer.name!r}.")
+    demand(len(result.feature_names) == FEATURES, f"feature_names is {result.feature_names}; expected {FEATURES}.")
+    demand(bool((result.lengths == LENGTHS.numpy()).all()), f"lengths is {result.lengths}; {LENGTHS} was given.")
 
 
-@_axiom
+@axiom
 def accepts_targets(factory: Factory) -> None:
-    """None, an int, (B,) ints and (timestep, output) all explain the output that they name."""
-    classes, steps = _model(factory, output_size=3, task="multiclass"), _model(factory, output_size=2, pooling="none")
-    with torch.no_grad():
-        class_scores, step_scores = classes(_inputs(), LENGTHS), steps(_inputs(), LENGTHS)  # (B, 3), (B, T, 2)
-    over_time = () if _needs_attention(factory) else ((0, 1), (-1, 0))  # one that pools has no output a timestep
-    rows = torch.arange(len(LENGTHS))
-    mixed = torch.tensor([2, 0, 1])
+    """None, an int, (B,) ints, (timestep, output) and (window, output) all explain the output that they name."""
+    classes = factory(small_model(factory, output_size=3, task="multiclass"))
+    scores = _explained_scores(classes)  # (B, 3)
+    rows, mixed = torch.arange(len(LENGTHS)), torch.tensor([2, 0, 1])
+    asked: list[tuple[Explainer, Any, Tensor]] = [
+        (classes, None, scores.amax(dim=1)),
+        (classes, 0, scores[:, 0]),
+        (classes, 1, scores[:, 1]),
+        (classes, 2, scores[:, 2]),
+        (classes, mixed, scores[rows, mixed]),
+    ]
+    if not needs_attention(factory):  # one that pools has no output a timestep
+        steps = factory(small_model(factory, output_size=2, task="multiclass", pooling="none"))
+        scores = _explained_scores(steps)  # (B, T, 2)
+        whole = torch.stack([row[:length].sum(dim=0) for row, length in zip(scores, LENGTHS.tolist(), strict=True)])
+        asked += [
+            (steps, (0, 1), scores[:, 0, 1]),
+            (steps, (-1, 0), scores[rows, LENGTHS - 1, 0]),
+            (steps, (slice(None), 1), whole[:, 1]),
+        ]
     results = {}
-    for model, target, expected in (
-        (classes, None, class_scores.amax(dim=1)),
-        (classes, 0, class_scores[:, 0]),
-        (classes, 1, class_scores[:, 1]),
-        (classes, 2, class_scores[:, 2]),
-        (classes, mixed, class_scores[rows, mixed]),
-        *((steps, (step, output), step_scores[rows, LENGTHS - 1 if step else 0, output]) for step, output in over_time),
-    ):
-        result = factory(model).explain(_inputs(), target=target, lengths=LENGTHS)
-        _same(result.prediction, expected.numpy(), f"the prediction explained with target={target}")
+    for explainer, target, expected in asked:
+        result = explainer.explain(sequences(), target=target, lengths=LENGTHS)
+        demand_same(result.prediction, expected.numpy(), f"the prediction explained with target={target}")
         results[str(target)] = result.values
     singly = np.stack([results[str(int(output))][row] for row, output in enumerate(mixed)])
-    _same(results[str(mixed)], singly, f"the attribution with target={mixed.tolist()} and that of each class by itself")
+    what = f"the attribution with target={mixed.tolist()} and that of each class by itself"
+    demand_same(results[str(mixed)], singly, what)
 
 
-@_axiom
+def _explained_scores(explainer: Explainer) -> Tensor:
+    """Return what the explainer's model says of each output, (B, K) or (B, T, K): its score, or its probability."""
+    predictor = explainer.predictor
+    return predictor.activate(predictor.predict(sequences(), LENGTHS))
+
+
+@axiom
 def accepts_tokens(factory: Factory) -> None:
     """Of token ids (B, T) an explanation is (B, T, 1) and 0 at padding, or they are refused with a reason."""
-    model = _model(factory, input_size=None, vocab_size=7, embedding_dim=4)
-    ids = torch.arange(len(LENGTHS) * STEPS).reshape(len(LENGTHS), STEPS) % 6 + 1
+    model = small_model(factory, input_size=None, vocab_size=VOCABULARY, embedding_dim=4)
     try:
-        result = factory(model).explain(ids, lengths=LENGTHS)
+        result = fitted(factory, model, token_ids()).explain(token_ids(), lengths=LENGTHS)
     except (InvalidInputError, ModelError):
         return
     expected = (len(LENGTHS), STEPS, 1)
-    _demand(result.values.shape == expected, f"values has shape {result.values.shape}; expected {expected}.")
-    _demand(bool((result.values[:, 0] != 0).any()), "every first token has the attribution 0.")
-    _demand(_outside(result.values, LENGTHS) == 0, "padding ids have an attribution other than 0.")
+    demand(result.values.shape == expected, f"values has shape {result.values.shape}; expected {expected}.")
+    demand(bool((result.values[:, 0] != 0).any()), "every first token has the attribution 0.")
+    demand(_outside(result.values, LENGTHS) == 0, "padding ids have an attribution other than 0.")
 
 
-@_axiom
+@axiom
 def nan_refused(factory: Factory) -> None:
     """NaN and infinity at a valid timestep are refused with `InvalidInputError`, not explained."""
     for bad in (float("nan"), float("inf")):
-        inputs = _inputs()
+        inputs = sequences()
         inputs[1, 2, 0] = bad
         try:
-            factory(_model(factory)).explain(inputs, lengths=LENGTHS)
+            factory(small_model(factory)).explain(inputs, lengths=LENGTHS)
         except InvalidInputError:
             continue
         raise ContractError(f"inputs[1, 2, 0] = {bad} was explained; expected InvalidInputError.")
 
 
-@_axiom
+@axiom
 def save_load_identity(factory: Factory) -> None:
     """What `Attribution.load` reads is identical to what `save` wrote: values, names, types and provenance."""
-    result = factory(_model(factory)).explain(_inputs(), lengths=LENGTHS, sample_names=("a", "ü", "<c>"))
+    result = factory(small_model(factory)).explain(sequences(), lengths=LENGTHS, sample_names=("a", "ü", "<c>"))
     with tempfile.TemporaryDirectory() as folder:
         loaded = Attribution.load(result.save(Path(folder) / "attribution.nc"))
-    _demand(loaded.dataset.identical(result.dataset), f"loaded {loaded.dataset}, saved {result.dataset}.")
+    demand(loaded.dataset.identical(result.dataset), f"loaded {loaded.dataset}, saved {result.dataset}.")
 
 
-# -- what the numbers owe --------------------------------------------------------------------------------------------
+# -- what an explanation does not depend on ---------------------------------------------------------------------------
 
 
-@_axiom
-def completeness(factory: Factory) -> None:
-    """The attributions of a method that promises it sum to f(x) - f(baseline), within its tolerance."""
-    explainer = factory(_model(factory))
-    if explainer.completeness == "none":
-        return
-    result = explainer.explain(_inputs(), lengths=LENGTHS)
-    explained = result.prediction - result.baseline_prediction  # (B,)
-    gap = explained - result.values.sum(axis=(1, 2), dtype=np.float64)
-    allowed = GAP[explainer.completeness] * np.abs(explained)
-    if result.std_error is not None:
-        allowed += 4 * np.sqrt((result.std_error**2).sum(axis=(1, 2)))
-    _demand(
-        bool((np.abs(gap) <= allowed).all()),
-        f"f(x) - f(baseline) is {explained} and the sum of attributions misses it by {gap}; "
-        f"{explainer.completeness!r} allows {allowed}.",
-    )
-
-
-@_axiom
-def dummy_feature(factory: Factory) -> None:
-    """A feature that the model does not read gets 0, where the method tells features apart."""
-    model = _model(factory)
-    with torch.no_grad():
-        model.get_parameter("lstm.0.weight_ih_l0")[:, -1] = 0
-    explainer = _with_players(factory, model, "feature")
-    result = explainer.explain(_inputs(), lengths=LENGTHS)
-    if result.resolves_features:
-        _demand_no_credit(explainer, result.values, result.values[..., -1], "a feature that the model ignores")
-
-
-@_axiom
-def dummy_timestep(factory: Factory) -> None:
-    """Timesteps after the explained one get 0 from a model that reads forward only."""
-    if _needs_attention(factory):
-        return
-    explainer = _with_players(factory, _model(factory, pooling="none"), "timestep")
-    result = explainer.explain(_inputs(), target=(2, 0))
-    if result.resolution in ("cell", "timestep"):
-        _demand_no_credit(explainer, result.values, result.values[:, 3:], "timesteps after the explained one")
-
-
-@_axiom
+@axiom
 def padding_invariance(factory: Factory) -> None:
     """What stands in the padding, and how much of it there is, changes nothing; padding gets exactly 0."""
-    explainer = factory(_model(factory, bidirectional=True))
-    inputs, longer = _inputs(), torch.full((len(LENGTHS), STEPS + 3, FEATURES), 7.0)
+    model = small_model(factory, bidirectional=True)
+    inputs, longer = sequences(), torch.full((len(LENGTHS), STEPS + 3, FEATURES), 7.0)
     longer[:, :STEPS] = inputs
     for row, length in enumerate(LENGTHS):
         inputs[row, length:] = 0
         longer[row, length:] = 1e6
     longer[-1, -1] = float("nan")
-    clean, other = (explainer.explain(part, lengths=LENGTHS).values for part in (inputs, longer))
+    clean, other = (fitted(factory, model, part).explain(part, lengths=LENGTHS).values for part in (inputs, longer))
     credit = _outside(clean, LENGTHS) + _outside(other, LENGTHS)
-    _demand(credit == 0, f"padding has attributions whose absolute sum is {credit:.3g}; expected 0.")
-    _same(other[:, :STEPS], clean, "the attribution with garbage in a longer padding and that with zeros")
+    demand(credit == 0, f"padding has attributions whose absolute sum is {credit:.3g}; expected 0.")
+    demand_same(other[:, :STEPS], clean, "the attribution with garbage in a longer padding and that with zeros")
 
 
-@_axiom
+@axiom
 def batch_equals_singles(factory: Factory) -> None:
     """A sample is explained in a batch as it is alone."""
-    explainer = factory(_model(factory))
-    together = explainer.explain(_inputs(), lengths=LENGTHS).values
+    explainer = factory(small_model(factory))
+    together = explainer.explain(sequences(), lengths=LENGTHS).values
     for row in range(len(LENGTHS)):
-        alone = explainer.explain(_inputs()[row : row + 1], lengths=LENGTHS[row : row + 1]).values[0]
-        _same(together[row], alone, f"the attribution of sample {row} in a batch and alone")
+        alone = explainer.explain(sequences()[row : row + 1], lengths=LENGTHS[row : row + 1]).values[0]
+        demand_same(together[row], alone, f"the attribution of sample {row} in a batch and alone")
 
 
-@_axiom
+@axiom
 def batch_permutation(factory: Factory) -> None:
     """Samples in another order are explained the same, in that order."""
-    explainer = factory(_model(factory))
+    explainer = factory(small_model(factory))
     order = torch.tensor([2, 0, 1])
-    found = explainer.explain(_inputs()[order], lengths=LENGTHS[order]).values
-    expected = explainer.explain(_inputs(), lengths=LENGTHS).values[order.numpy()]
-    _same(found, expected, f"the attributions of samples in the order {order.tolist()} and those in the order given")
+    found = explainer.explain(sequences()[order], lengths=LENGTHS[order]).values
+    expected = explainer.explain(sequences(), lengths=LENGTHS).values[order.numpy()]
+    what = f"the attributions of samples in the order {order.tolist()} and those in the order given"
+    demand_same(found, expected, what)
 
 
-@_axiom
+@axiom
 def deterministic_by_seed(factory: Factory) -> None:
     """The same seed gives the same numbers, bit for bit, from an old or a new explainer, whatever was drawn before."""
-    first = factory(_model(factory), seed=3)
+    first = factory(small_model(factory), seed=3)
     values = []
-    for seed, explainer in enumerate((first, first, factory(_model(factory), seed=3))):
+    for seed, explainer in enumerate((first, first, factory(small_model(factory), seed=3))):
         with seeded(seed):
-            values.append(explainer.explain(_inputs(), lengths=LENGTHS).values)
+            values.append(explainer.explain(sequences(), lengths=LENGTHS).values)
     difference = max(float(np.abs(value - values[0]).max()) for value in values)
-    _demand(difference == 0, f"two runs with seed=3 differ by {difference:.3g}; expected the same numbers.")
+    demand(difference == 0, f"two runs with seed=3 differ by {difference:.3g}; expected the same numbers.")
 
 
 # -- what is borrowed is given back ----------------------------------------------------------------------------------
 
 
-@_axiom
+@axiom
 def model_left_untouched(factory: Factory) -> None:
     """Modes, grad flags, parameters, gradients, hooks and global random states are as before, also after an error."""
     for fails_at in (None, 3):  # the third call: after the prediction and its baseline
-        model = _FailingModel(_config(factory, dropout=0.5), fails_at)
+        model = _FailingModel(small_config(factory, dropout=0.5), fails_at)
         model.train()
         model.lstm.eval()
         model.head.weight.requires_grad_(False)
@@ -292,13 +252,13 @@ def model_left_untouched(factory: Factory) -> None:
         explainer = factory(model)
         before = _state(model)
         try:
-            explainer.explain(_inputs(), lengths=LENGTHS)
+            explainer.explain(sequences(), lengths=LENGTHS)
         except GatelensError:
             if fails_at is None:
                 raise
         changed = [name for name, value in _state(model).items() if value != before[name]]
         when = "an explanation" if fails_at is None else "an error in the model"
-        _demand(not changed, f"after {when} these are not as before: {', '.join(changed)}.")
+        demand(not changed, f"after {when} these are not as before: {', '.join(changed)}.")
 
 
 def _state(model: nn.Module) -> dict[str, Any]:
@@ -320,9 +280,6 @@ def _state(model: nn.Module) -> dict[str, Any]:
     return state
 
 
-# -- small models and sequences --------------------------------------------------------------------------------------
-
-
 class _FailingModel(LSTMModel):
     """A model that raises when it is called for the n-th time; never with None."""
 
@@ -340,67 +297,6 @@ class _FailingModel(LSTMModel):
         return super().forward(inputs, lengths)
 
 
-def _needs_attention(factory: Any) -> bool:
-    return getattr(_made_by(factory), "needs", "") == "attention"
-
-
-def _config(factory: Factory, **changes: Any) -> LSTMConfig:
-    pooling = {"pooling": "attention"} if _needs_attention(factory) else {}
-    return LSTMConfig(**{"input_size": FEATURES, "hidden_sizes": (5,), **pooling, **changes})
-
-
-def _model(factory: Factory, **changes: Any) -> LSTMModel:
-    """Return a seeded model that has what the explainer needs, its weights so large that its outputs move."""
-    with seeded(0):
-        model = LSTMModel(_config(factory, **changes))
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.mul_(2)
-    return model.eval()
-
-
-def _inputs() -> Tensor:
-    """Return floats (B, T, D), with garbage in the padding."""
-    generator = torch.Generator().manual_seed(1)
-    return torch.randn(len(LENGTHS), STEPS, FEATURES, generator=generator)
-
-
-def _with_players(factory: Factory, model: nn.Module, players: str) -> Explainer:
-    """Return the explainer, told what to switch on and off if it does that."""
-    explainer = factory(model)
-    return factory(model, players=players) if hasattr(explainer, "players") else explainer
-
-
-def _demand_no_credit(explainer: Explainer, values: Any, part: Any, what: str) -> None:
-    credit = float(np.abs(part).sum())
-    allowed = DUMMY_CREDIT[explainer.completeness] * float(np.abs(values).sum())
-    _demand(credit <= allowed, f"{what} got {credit:.3g}; allowed is {allowed:.3g}.")
-
-
 def _outside(values: Any, lengths: Tensor) -> float:
     """Return the absolute sum of values (B, T, D) at padding."""
     return float(sum(np.abs(row[length:]).sum() for row, length in zip(values, lengths.tolist(), strict=True)))
-
-
-def _same(found: Any, expected: Any, what: str) -> None:
-    difference, largest = float(np.abs(found - expected).max()), float(np.abs(expected).max())
-    _demand(
-        difference <= ROUNDING * largest,
-        f"{what} differ by {difference:.3g} where the largest is {largest:.3g}; expected equal numbers.",
-    )
-
-
-def _demand(condition: bool, sentence: str) -> None:
-    if not condition:
-        raise ContractError(sentence)
-
-
-def _name(factory: Any) -> str:
-    made = _made_by(factory)
-    return str(getattr(made, "name", getattr(made, "__name__", made)))
-
-
-def _made_by(factory: Any) -> Any:
-    while isinstance(factory, functools.partial):
-        factory = factory.func
-    return factory

@@ -58,6 +58,7 @@ class ContextualDecomposition(RawScoreExplainer):
 
     name = "contextual_decomposition"
     summary = "what each part of the sequence gives to the score by itself, in the context of the rest"
+    dummy_player = symmetry = linearity = "exact"
     source = "Murdoch, Liu & Yu 2018"
 
     def __init__(self, model: Any, *, players: PlayerKind = "timestep", segments: int = 10, **options: Any) -> None:
@@ -104,7 +105,7 @@ class ContextualDecomposition(RawScoreExplainer):
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return what a phrase gives to the score, and what the rest gives: relevant (B,), irrelevant (B,).
 
-        relevant + irrelevant = score - bias of the head, exactly.
+        relevant + irrelevant = score - bias of the head, exactly (of a window, once for each of its timesteps).
 
         Args:
             inputs: What `explain` takes.
@@ -192,12 +193,11 @@ class ContextualDecomposition(RawScoreExplainer):
             found = []
             with predictor.evaluation():
                 for rows in torch.arange(len(checked)).split(predictor.batch_rows(checked, copies=3)):
-                    own = resolved.rows(rows)
-                    part = trimmed(Part(rows, values[rows], values[rows], lengths[rows], own.output, own.timestep))
+                    part = trimmed(Part(rows, values[rows], values[rows], lengths[rows], resolved.rows(rows)))
                     chosen = cells[:, rows, : part.values.shape[1]]
                     run = self._open(problem, part)
                     found.append(self._relevant(run, part, len(cells), chosen.__getitem__))
-            total = explained - self._model.head.bias[resolved.output].double().cpu()
+            total = explained - resolved.counts * self._model.head.bias[resolved.output].double().cpu()
         return torch.cat(found, dim=1).double().cpu().numpy(), total.numpy()
 
     def _relevant(self, run: OpenedRun, part: Part, count: int, cells: Callable[[Tensor], Tensor]) -> Tensor:
@@ -205,9 +205,9 @@ class ContextualDecomposition(RawScoreExplainer):
         config = self._model.config
         numbers = len(part.values) * part.values.shape[1] * max(config.hidden_sizes) * config.directions
         size = max(1, BLOCK_NUMBERS // numbers)
-        weight, valid = self._model.head.weight[part.output], valid_mask(part.lengths, part.values.shape[1])
+        weight, valid = self._model.head.weight[part.target.output], valid_mask(part.lengths, part.values.shape[1])
         blocks = [
-            relevant_parts(run, (cells(some) & valid[..., None]).to(weight.device), weight, part.timestep)
+            relevant_parts(run, (cells(some) & valid[..., None]).to(weight.device), weight, part.target)
             for some in torch.arange(count).split(size)
         ]
         return torch.cat(blocks)

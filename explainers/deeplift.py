@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..models.activations import ACTIVATIONS
-from ..models.kernels import COMPILED_SMALL, Side, difference_factors, difference_slope, walk_linearly_
+from ..models.differences import COMPILED_SMALL, Side, difference_factors, difference_slope
+from ..models.kernels import walk_linearly_
 from ..models.opened import OpenedRun, open_run, pre_activations, scores_of
 from ..models.pooling import AttentionPooling
 from ..models.rebuild import Run
@@ -48,6 +49,7 @@ class DeepLIFT(OpenedExplainer):
     name = "deeplift"
     summary = "differences to a baseline, passed back through every gate without loss"
     completeness = "exact"
+    dummy_player = missingness = symmetry = linearity = "exact"
     source = "Shrikumar, Greenside & Kundaje 2017"
 
     def _explain_part(self, problem: Problem, part: Part) -> tuple[Tensor, dict[str, NDArray[np.float64]]]:
@@ -58,7 +60,7 @@ class DeepLIFT(OpenedExplainer):
         base = open_run(model, reference[:1], part.lengths[:1]) if shared else open_run(model, reference, part.lengths)
         problem.predictor.forward_evaluations += len(base.lengths)
         problem.predictor.backward_evaluations += len(part.values)
-        multiplier = _through_pooling(run, base, self._at_pooled(part, run, base), part.timestep)  # (b, T, F)
+        multiplier = _through_pooling(run, base, self._at_pooled(part, run, base), part.places)  # (b, T, F)
         for layer, base_layer in zip(reversed(run.layers), reversed(base.layers), strict=True):
             below = [
                 _through_direction(one, other, own)
@@ -68,19 +70,20 @@ class DeepLIFT(OpenedExplainer):
         return multiplier * (part.values - part.baseline), {}
 
     def _at_pooled(self, part: Part, run: OpenedRun, base: OpenedRun) -> Tensor:
-        """Return the multipliers of what the head reads, (b, F)."""
-        head = self._model.head
+        """Return the multipliers of what the head reads, (b, F), with pooling "none" of `part.places`, (N, F)."""
+        head, places = self._model.head, part.places
+        output = part.target.output if places is None else part.target.output[places[0]]
         if self.predictor.output == "logit":
-            return head.weight[part.output]
-        scores, base_scores = (scores_of(one, part.timestep) for one in (run, base))  # (b, K), (1 or b, K)
+            return head.weight[output]
+        scores, base_scores = (scores_of(one, places) for one in (run, base))  # (b or N, K), (1, b or N, K)
         rows = torch.arange(len(scores))
         if self.predictor.task == "binary":
-            chosen, other = scores[rows, part.output], base_scores.expand_as(scores)[rows, part.output]
+            chosen, other = scores[rows, output], base_scores.expand_as(scores)[rows, output]
             slope = difference_slope(
                 ACTIVATIONS["sigmoid"], chosen, chosen.sigmoid(), other, other.sigmoid(), SMALL[chosen.dtype]
             )
-            return slope[:, None] * head.weight[part.output]
-        chosen = torch.nn.functional.one_hot(part.output, scores.shape[1]).to(scores)
+            return slope[:, None] * head.weight[output]
+        chosen = torch.nn.functional.one_hot(output, scores.shape[1]).to(scores)
         return _through_softmax(scores, base_scores.expand_as(scores), chosen) @ head.weight
 
 
@@ -119,15 +122,15 @@ def _through_softmax(x: Tensor, base_x: Tensor, multiplier: Tensor, valid: Tenso
     return (multiplier * share + to_total) * slope
 
 
-def _through_pooling(run: OpenedRun, base: OpenedRun, pooled: Tensor, timestep: Tensor | None) -> Tensor:
-    """Return the multipliers of the top hidden states, (b, T, F), from those of what the head reads, (b, F)."""
+def _through_pooling(run: OpenedRun, base: OpenedRun, pooled: Tensor, places: tuple[Tensor, Tensor] | None) -> Tensor:
+    """Return the multipliers of the top hidden states, (b, T, F), from those of what the head reads, (b or N, F)."""
     hidden, base_hidden, valid = run.hidden, base.hidden.expand_as(run.hidden), run.valid
     rows = torch.arange(len(hidden))
     found = torch.zeros_like(hidden)
     pooling = run.model.config.pooling
     if pooling == "none":
-        assert timestep is not None
-        found[rows, timestep] = pooled
+        assert places is not None
+        found[places] = pooled
     elif pooling == "last":
         width = run.model.config.hidden_sizes[-1]
         found[rows, run.lengths - 1, :width] = pooled[:, :width]
@@ -171,9 +174,10 @@ def _add_through_max(found: Tensor, hidden: Tensor, base_hidden: Tensor, pooled:
 def _through_direction(run: Run, base: Run, multiplier: Tensor) -> Tensor:
     """Return the multipliers of what a direction reads, (b, T, D), from those of its hidden states, (b, T, H)."""
     direction = run.direction
-    factors = difference_factors(_side(run), _side(base), direction.lengths, direction.kind, SMALL[run.cell.dtype])
     given, steps = multiplier.shape[1], len(run.cell)  # a packed sequence ends with the longest
     arriving = multiplier[:, :steps].transpose(0, 1).to(run.cell.dtype, copy=True).contiguous()  # (T, b, H)
+    small = SMALL[run.cell.dtype]
+    factors = difference_factors(_side(run), _side(base), direction.lengths, direction.kind, small)
     below = walk_linearly_(*factors, direction.weights, arriving, reverse=direction.kind.reverse)
     return torch.nn.functional.pad(below.transpose(0, 1), (0, 0, 0, given - steps))
 

@@ -18,7 +18,7 @@ from ..models.errors import nearest_name
 from ..models.gradients import gradients_of
 from ..models.recorder import lstm_modules, record
 from ..models.trace import GATES, to_numpy
-from .base import Explainer
+from .base import Completeness, Explainer
 from .problem import Contribution, Problem
 
 Mode = Literal["gradient", "gate_x_gradient"]
@@ -43,6 +43,7 @@ class GateSaliency(Explainer):
     measures = "sensitivity"
     summary = "gates times their gradients, by gate, unit, layer and timestep"
     completeness = "none"
+    dummy_player = "exact"
     needs = "lstm"
     source = "gradient x activation on the gates of Hochreiter & Schmidhuber 1997"
 
@@ -63,6 +64,11 @@ class GateSaliency(Explainer):
         if module is not None and not lstm_modules(module):
             with record(module):  # raises the error that says which explainers still work
                 pass
+
+    @property
+    def linearity(self) -> Completeness:  # type: ignore[override]
+        """Sizes of gradients are not those of a sum."""
+        return "none" if self.mode == "gradient" else "exact"
 
     def _attribute(self, problem: Problem) -> Contribution:
         batch, steps = problem.inputs.shape[:2]

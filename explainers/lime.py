@@ -35,6 +35,8 @@ class LIME(PlayerExplainer):
     name = "lime"
     summary = "local linear surrogate on perturbed sequences"
     completeness = "none"
+    missingness = symmetry = "converges"
+    linearity = "exact"
     library = "lime"
     source = "Ribeiro, Singh & Guestrin 2016"
 

@@ -28,7 +28,8 @@ from ..models.kernels import previous_cells, walk_linearly_
 from ..models.opened import OpenedRun
 from ..models.pooling import AttentionPooling
 from ..models.rebuild import Run, entered_states
-from .opened import Part
+from .base import Completeness
+from .opened import Part, summed
 from .problem import Problem
 from .raw_score import RawScoreExplainer
 
@@ -58,6 +59,7 @@ class LRP(RawScoreExplainer):
 
     name = "lrp"
     summary = "the score sent back to the inputs in proportion to what they gave (epsilon rule, gates get nothing)"
+    linearity = "converges"  # as epsilon goes to 0
     source = "Arras, Montavon, Müller & Samek 2017; Arras et al. 2019"
 
     def __init__(self, model: Any, *, epsilon: float = 1e-3, bias: Bias = "absorbed", **options: Any) -> None:
@@ -68,6 +70,16 @@ class LRP(RawScoreExplainer):
             raise InvalidInputError(f"bias is {bias!r}; {nearest_name(str(bias), get_args(Bias))}")
         self.epsilon = float(epsilon)
         self.bias: Bias = bias
+
+    @property
+    def dummy_player(self) -> Completeness:  # type: ignore[override]
+        """A feature without weights gets its part of a shared bias."""
+        return "none" if self.bias == "shared" else "exact"
+
+    @property
+    def symmetry(self) -> Completeness:  # type: ignore[override]
+        """What epsilon or a bias takes, it takes at every step back, from earlier timesteps more often."""
+        return "exact" if self.epsilon == 0 and self.bias == "absorbed" else "none"
 
     def _take_apart(self, problem: Problem, part: Part) -> tuple[Tensor, dict[str, NDArray[np.float64]]]:
         run = self._open(problem, part)
@@ -104,20 +116,21 @@ class LRP(RawScoreExplainer):
         """Return score (b,), and m, e (b, T, F) of the top layer: its hidden states h have the relevance h m + e."""
         hidden, valid, rows = run.hidden, run.valid, torch.arange(len(run.hidden))
         pooling, kind, head = run.model.pooling, run.model.config.pooling, run.model.head
-        if kind == "none":
-            assert part.timestep is not None
-            pooled = hidden[rows, part.timestep]  # (b, F)
+        places, output = part.places, part.target.output
+        if places is not None:  # a score of each place is sent back, and a sample has their sum
+            pooled, output = hidden[places], output[places[0]]  # (N, F), (N,)
         else:
             assert pooling is not None
-            pooled = pooling(hidden, valid)
-        weight, bias = head.weight[part.output], head.bias[part.output]  # (b, F), (b,)
+            pooled = pooling(hidden, valid)  # (b, F); N is b from here on
+        weight, bias = head.weight[output], head.bias[output]  # (N, F), (N,)
         score = (weight * pooled).sum(dim=1) + bias
-        ratio = self._ratio(score, score + self._slack(score))  # (b,)
+        ratio = self._ratio(score, score + self._slack(score))  # (N,)
         own = ratio[:, None] * weight  # (b, F)
         added = (self._delta * ratio * (bias + self._slack(score)) / weight.shape[1])[:, None].expand_as(own)
         multiplier, extra = torch.zeros_like(hidden), torch.zeros_like(hidden)
-        if kind == "none":
-            multiplier[rows, part.timestep], extra[rows, part.timestep] = own, added
+        if places is not None:
+            multiplier[places], extra[places] = own, added
+            score = summed(score, places, run)  # (b,)
         elif kind == "last":
             width = run.model.config.hidden_sizes[-1]
             for room, values in ((multiplier, own), (extra, added)):

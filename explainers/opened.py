@@ -16,9 +16,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..models import GatelensError, LSTMModel, ModelError, Predictor, from_torch
+from ..models import GatelensError, LSTMModel, ModelError, Predictor, Target, from_torch
 from ..models.inputs import clear_padding
-from ..models.opened import OpenedRun, open_run, scores_of
+from ..models.opened import OpenedRun, every_score, is_plain, open_run, scores_of
 from .base import Explainer, Needs
 from .problem import Contribution, Problem
 
@@ -32,16 +32,22 @@ class Part:
         values: Features (b, T, D), or embedded tokens (b, T, E).
         baseline: Shaped like values.
         lengths: Long (b,) on the CPU.
-        output: Long (b,), the explained output of each sample.
-        timestep: Long (b,), the explained timestep, where scores are per timestep; else None.
+        target: What is explained of each sample.
     """
 
     rows: Tensor
     values: Tensor
     baseline: Tensor
     lengths: Tensor
-    output: Tensor
-    timestep: Tensor | None
+    target: Target
+
+    @property
+    def places(self) -> tuple[Tensor, Tensor] | None:
+        """The sample (in this part) and the timestep of each score that is explained, long (N,) each.
+
+        None where a score is of the whole sequence. Scores of a window, which are summed, are several of a sample.
+        """
+        return None if self.target.timestep is None else self.target.places()
 
 
 class OpenedExplainer(Explainer):
@@ -58,12 +64,25 @@ class OpenedExplainer(Explainer):
         super().__init__(model, **options)
         self._model = reference_model(self.predictor, self.name)
 
+    def _predict(self, inputs: Tensor, lengths: Tensor) -> tuple[Tensor, OpenedRun | None]:
+        """Return scores, and the pass that gave them, opened, where it is the model's own and fits the budget."""
+        model, predictor = self._model, self.predictor
+        if model is not predictor.model or not is_plain(model) or len(inputs) > _rows(predictor, inputs):
+            return super()._predict(inputs, lengths)
+        with predictor.evaluation(), torch.no_grad():
+            run = open_run(model, inputs if model.embedding is None else model.embedding(inputs), lengths)
+            scores = every_score(run)
+        predictor.forward_evaluations += len(inputs)
+        if not torch.isfinite(scores).all():
+            return super()._predict(inputs, lengths)  # which says so
+        return scores, run
+
     def _attribute(self, problem: Problem) -> Contribution:
         continuous = problem.continuous()
         values = torch.zeros(continuous.inputs.shape, dtype=torch.float64)  # (B, T, D or E)
         diagnostics: dict[str, NDArray[Any]] = {}
         batch = len(problem.inputs)
-        size = problem.predictor.batch_rows(problem.inputs, copies=3)
+        size = _rows(problem.predictor, problem.inputs)
         for rows in problem.track(torch.arange(batch).split(size), -(-batch // size), self.name):
             for baseline in self._baselines(problem, continuous.baseline, rows):
                 part = _part(problem, continuous.inputs, baseline, rows)
@@ -83,9 +102,12 @@ class OpenedExplainer(Explainer):
 
     def _open(self, problem: Problem, part: Part) -> OpenedRun:
         """Return the pass over some samples, opened; refuse a model whose own forward pass gives other scores."""
+        kept = problem.kept
+        if isinstance(kept, OpenedRun) and kept.hidden.shape[1] == part.values.shape[1]:  # not a part that was trimmed
+            return kept
         run = open_run(self._model, part.values, part.lengths)
         problem.predictor.forward_evaluations += len(part.rows)
-        found = self.predictor.activate(scores_of(run, part.timestep))[torch.arange(len(part.rows)), part.output]
+        found = self._explained(run, part)
         expected = problem.prediction[part.rows.numpy()]
         off = np.abs(found.double().cpu().numpy() - expected).max()
         if off > 1e-3 * max(1.0, float(np.abs(expected).max())):
@@ -95,6 +117,14 @@ class OpenedExplainer(Explainer):
                 "integrated_gradients, gradient_shap, kernel_shap, lime."
             )
         return run
+
+    def _explained(self, run: OpenedRun, part: Part) -> Tensor:
+        """Return the explained number of each sample of a pass, (b,)."""
+        places = part.places
+        numbers = self.predictor.activate(scores_of(run, places))  # (b, K), or of places (N, K)
+        if places is None:
+            return part.target.select(numbers)
+        return summed(Target(part.target.output[places[0]]).select(numbers), places, run)
 
     @staticmethod
     def _baselines(problem: Problem, baseline: Tensor, rows: Tensor) -> Iterator[Tensor]:
@@ -108,10 +138,20 @@ class OpenedExplainer(Explainer):
             yield problem.predictor.embedding()(one) if problem.reads_tokens else one
 
 
+def _rows(predictor: Predictor, inputs: Tensor) -> int:
+    """Return how many samples are opened at once."""
+    return predictor.batch_rows(inputs, copies=3)
+
+
 def _part(problem: Problem, values: Tensor, baseline: Tensor, rows: Tensor) -> Part:
-    target = problem.target
-    timestep = None if target.timestep is None else target.timestep[rows]
-    return Part(rows, values[rows], baseline, problem.lengths[rows], target.output[rows], timestep)
+    return Part(rows, values[rows], baseline, problem.lengths[rows], problem.target.rows(rows))
+
+
+def summed(numbers: Tensor, places: tuple[Tensor, Tensor], run: OpenedRun) -> Tensor:
+    """Return the sum for each sample of a run, (b,), of the numbers (N,) of its places."""
+    found = numbers.new_zeros(run.hidden.shape[:2])  # (b, T)
+    found[places] = numbers
+    return found.sum(dim=1)
 
 
 def reference_model(predictor: Predictor, name: str) -> LSTMModel:

@@ -26,6 +26,8 @@ def explain_over_time(
 ) -> xr.Dataset:
     """Explain several output timesteps, or several horizons, of each sequence at once.
 
+    Each by itself; their sum over a window is one explanation, `explainer.explain` with a slice in its target.
+
     Args:
         explainer: Any explainer, made for a model whose scores are (B, T', K).
         inputs: Float (B, T, D), token ids (B, T), or a `SequenceData`.

@@ -22,17 +22,18 @@ from torch import Tensor
 from ..models.kernels import Cell
 from ..models.opened import OpenedRun, pre_activations
 from ..models.rebuild import Run
+from ..models.targets import Target
 
 
 @torch.no_grad()
-def relevant_parts(run: OpenedRun, cells: Tensor, weight: Tensor, timestep: Tensor | None) -> Tensor:
+def relevant_parts(run: OpenedRun, cells: Tensor, weight: Tensor, target: Target) -> Tensor:
     """Return what each phrase gives to the score of each sample, (P, b), without the head's bias.
 
     Args:
         run: The pass.
         cells: Bool (P, 1 or b, T, 1 or D), the cells that each phrase is made of.
         weight: The head's, (b, F).
-        timestep: Long (b,), the explained timestep, with pooling "none".
+        target: What is explained of each sample.
     """
     whole = cells.all(dim=3)  # (P, 1 or b, T)
     touched = cells.any(dim=3).any(dim=1)  # (P, T)
@@ -40,7 +41,7 @@ def relevant_parts(run: OpenedRun, cells: Tensor, weight: Tensor, timestep: Tens
     for layer in run.layers:
         relevant = torch.cat([_through_direction(one, cells, whole, touched, relevant) for one in layer], dim=3)
     assert relevant is not None
-    return _pooled(run, relevant, weight, timestep)
+    return _pooled(run, relevant, weight, target)
 
 
 def _through_direction(run: Run, cells: Tensor, whole: Tensor, touched: Tensor, below: Tensor | None) -> Tensor:
@@ -107,16 +108,18 @@ def _activated_(z: Tensor, kind: Cell) -> Tensor:
     return z
 
 
-def _pooled(run: OpenedRun, relevant: Tensor, weight: Tensor, timestep: Tensor | None) -> Tensor:
+def _pooled(run: OpenedRun, relevant: Tensor, weight: Tensor, target: Target) -> Tensor:
     """Return the part of the score, (P, b), that is linear in a part of the hidden states, (T, P, b, F)."""
     pooling, lengths = run.model.config.pooling, run.lengths
-    if pooling == "mean":
+    if pooling == "mean" or target.last is not None:
         shares = run.valid.to(relevant) / lengths.to(relevant)[:, None]  # (b, T)
+        if target.last is not None:
+            shares = target.covers(len(relevant)).to(relevant)
         return torch.einsum("tpbf,bf,bt->pb", relevant, weight, shares)
     rows = torch.arange(len(lengths))
     if pooling == "none":
-        assert timestep is not None
-        read = relevant[timestep, :, rows]  # (b, P, F)
+        assert target.timestep is not None
+        read = relevant[target.timestep, :, rows]  # (b, P, F)
     else:
         width = run.model.config.hidden_sizes[-1]
         read = torch.cat([relevant[lengths - 1, :, rows, :width], relevant[0, ..., width:].transpose(0, 1)], dim=2)

@@ -46,6 +46,7 @@ class Players:
         *,
         segments: int = 10,
         starts: NDArray[np.int64] | None = None,
+        merged: int = 0,
     ) -> Players:
         """Partition a sequence of `length` valid timesteps and `features` features (1 for tokens).
 
@@ -54,9 +55,14 @@ class Players:
             length: L.
             features: D.
             segments: Number of equal segments, where kind is "segment".
-            starts: The first timestep of each segment instead, ascending from 0.
+            starts: The first timestep of each segment instead, ascending from 0; counted after `merged`.
+            merged: First timesteps, fewer than L, that are one player, number 0; only the others are partitioned.
         """
         check_player_kind(kind)
+        if merged:
+            rest = cls.make(kind, length - merged, features, segments=segments, starts=starts)
+            first = np.zeros((merged, features), dtype=np.int64)
+            return cls(kind, np.concatenate([first, rest.labels + 1]), rest.count + 1)
         time = np.arange(length)[:, None]  # (L, 1)
         feature = np.arange(features)[None]  # (1, D)
         if kind == "timestep":

@@ -1,9 +1,12 @@
 """Coalitions over time on one engine: what an LSTM has read up to t depends only on which players up to t were on.
 
-A player is a stretch of timesteps that reads either the input or the reference. All 2^n coalitions come from doubling
-the set of states player by player: 2^(n+1) cell steps instead of n 2^n, and W_hh h of a state serves both ways on. So
-that memory does not double too, blocks of states are doubled depth-first. Any other set of coalitions is sorted, so
-that equal beginnings lie side by side and are computed once. Poolings are accumulated over time, no hidden state kept.
+Coalitions are sorted, players in the order in which they first play: equal beginnings lie side by side, and are
+computed once. It does not matter what a player is: with cells, a timestep reads the input where they are on; with the
+baseline "hold_last" a state carries what is held. Poolings are accumulated over time, no hidden state is kept.
+
+Where players are stretches of time, one after the other, all 2^n coalitions come from doubling the set of states player
+by player: 2^(n+1) cell steps instead of n 2^n, and W_hh h of a state serves both ways on. So that memory does not
+double too, blocks of states are doubled depth-first.
 
 Source of the idea that prefixes share states: Bento et al. 2021, "TimeSHAP", which reuses the state of pruned events.
 """
@@ -17,10 +20,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ..models import LSTMModel, Predictor
+from ..models import LSTMModel
 from ..models.activation_lstm import ActivationLSTM
 from ..models.branching import Layer
+from ..models.opened import is_plain
 from .players import CoalitionMatrix, Game
+from .readout import Readout
 
 BLOCK_ROWS = 1024  # states of a block on the CPU: more leave the cache
 EXACT_PLAYERS = 20  # whose 2^20 coalitions take a second or two
@@ -35,22 +40,24 @@ class Block:
         hidden: (N, H) of each layer.
         cell: (N, H) of each layer.
         pooled: What the pooling has accumulated, each (N, ...).
+        held: With "hold_last": the value each feature had where it was last on (N, E), and whether it ever was.
     """
 
     hidden: list[Tensor]
     cell: list[Tensor]
     pooled: tuple[Tensor, ...]
+    held: tuple[Tensor, ...] = ()
 
     def __len__(self) -> int:
         return len(self.hidden[0])
 
-    def half(self, which: int) -> Block:
-        """Return the first or second half of the states, as views."""
-        rows = slice(len(self) // 2 * which, len(self) // 2 * (which + 1))
+    def rows(self, which: slice | Tensor) -> Block:
+        """Return some of the states; of a slice, views."""
         return Block(
-            [part[rows] for part in self.hidden],
-            [part[rows] for part in self.cell],
-            tuple(part[rows] for part in self.pooled),
+            [part[which] for part in self.hidden],
+            [part[which] for part in self.cell],
+            tuple(part[which] for part in self.pooled),
+            tuple(part[which] for part in self.held),
         )
 
 
@@ -58,30 +65,41 @@ class PrefixEngine:
     """The game of one sample against one reference, played on the states of an `LSTMModel`.
 
     Args:
-        game: What is played; its players are stretches of time (see `shares_prefixes`).
+        game: What is played (see `shares_prefixes`).
         reference: Which of the game's references.
-        active: Players that may change something, in order of time; the others are left off.
+        active: Players that may change something; the others are left off.
         memory_bytes: Budget for states; what a few rows take is never refused.
 
     Attributes:
+        active: Those that play before the explained number is there, in the order in which they first do.
+        steps: Timesteps that are read, L.
         cell_steps: Steps of one state through all layers, so far.
+        stretches: Whether players are stretches of time, one after the other.
     """
 
     def __init__(self, game: Game, reference: int, active: list[int], *, memory_bytes: int) -> None:
         problem, sample = game.problem, game.sample
         model = problem.predictor.model
         assert isinstance(model, LSTMModel)
-        timestep = problem.target.timestep
-        self.steps = int(problem.lengths[sample]) if timestep is None else int(timestep[sample]) + 1
+        target, window = problem.target, None
+        self.steps = int(problem.lengths[sample])
+        if target.timestep is not None:
+            last = target.timestep if target.last is None else target.last
+            self.steps = int(last[sample]) + 1
+            window = None if target.last is None else self.steps - int(target.timestep[sample])
         self._layers = [Layer(module) for module in model.lstm if isinstance(module, nn.LSTM)]
         pair = torch.stack([problem.references(sample)[reference, : self.steps], problem.inputs[sample, : self.steps]])
         if model.embedding is not None:
             pair = model.embedding(pair)
-        self._drive = self._layers[0].drive(pair.detach()).transpose(0, 1).contiguous()  # (L, 2, 4H)
-        self._readout = Readout(problem.predictor, model, int(problem.target.output[sample]), self.steps)
-        self._owner = game.players.labels[: self.steps, 0]  # (L,)
-        self.active = [player for player in active if player <= self._owner[-1]]
-        self._starts = [int(np.flatnonzero(self._owner == player)[0]) for player in self.active]
+        self._pair = pair.detach()  # (2, L, E)
+        self._drive = self._layers[0].drive(self._pair).transpose(0, 1).contiguous()  # (L, 2, 4H)
+        self._readout = Readout(problem.predictor, model, int(target.output[sample]), self.steps, window)
+        self._holds_last = problem.holds_last
+        self._owner = game.players.labels[: self.steps]  # (L, D)
+        self.stretches = not self._holds_last and are_stretches(self._owner)
+        order = list(dict.fromkeys(self._owner.ravel().tolist()))
+        self.active = sorted(set(active) & set(order), key=order.index)
+        self._starts = [int(np.flatnonzero((self._owner == player).any(axis=1))[0]) for player in self.active]
         self._rooms: dict[int, tuple[list[Tensor], list[Tensor]]] = {}
         self.cell_steps = 0
         self.rows = self._rows(memory_bytes)
@@ -107,6 +125,13 @@ class PrefixEngine:
     def all_values(self) -> NDArray[np.float64]:
         """Return the explained number of every coalition of the active players, (2^n,); player k is bit k."""
         values = np.empty(2 ** len(self.active))
+        if not self.stretches:
+            bit = np.arange(len(self.active))
+            for first in range(0, len(values), self.rows):
+                ordered = np.arange(first, min(first + self.rows, len(values)))
+                coalitions = (ordered[:, None] >> bit[::-1]) % 2 == 1  # sorted: the first player's bit counts most
+                values[coalitions @ 2**bit] = self._run(coalitions)
+            return values
         start = self._start(1)
         self._advance(start, 0, self._next_start(0), None)
         self._double(start, 0, 0, values)
@@ -130,15 +155,16 @@ class PrefixEngine:
         if player == len(self.active):
             values[first : first + len(block)] = self._readout.value(block.hidden[-1], block.pooled)
             return
-        step, rows = self._starts[player], len(block)
+        step, stop, rows = self._starts[player], self._next_start(player + 1), len(block)
         children = self._children(block, player, step)
-        choice = torch.arange(2, device=self._drive.device).repeat_interleave(rows)
-        self._advance(children, step + 1, self._next_start(player + 1), choice)
+        if step + 1 < stop:
+            self._advance(children, step + 1, stop, torch.arange(2, device=self._drive.device).repeat_interleave(rows))
         if 2 * rows <= self.rows:
             self._double(children, player + 1, first, values)
             return
         for half in range(2):
-            self._double(children.half(half), player + 1, first + half * 2**player, values)
+            part = children.rows(slice(half * rows, (half + 1) * rows))
+            self._double(part, player + 1, first + half * 2**player, values)
 
     def _children(self, block: Block, player: int, step: int) -> Block:
         """Return the block's states after `step` without the player, and then those with it."""
@@ -156,29 +182,34 @@ class PrefixEngine:
         self.cell_steps += 2 * rows
         flat = [part.flatten(0, 1) for part in hidden]
         pooled = tuple(part.repeat(2, *[1] * (part.ndim - 1)) for part in block.pooled)
-        return Block(flat, [part.flatten(0, 1) for part in cell], self._readout.add(flat[-1], pooled))
+        return Block(flat, [part.flatten(0, 1) for part in cell], self._readout.add(flat[-1], pooled, step))
 
     def _advance(self, block: Block, step: int, stop: int, choice: Tensor | None) -> None:
         """Take all states through the timesteps step..stop, in place; `choice` says in which the player is on."""
-        owner = self._owner[step - 1]  # the last player that went both ways; those after it stay off
+        owner = self._owner[step - 1, 0]  # the last player that went both ways; those after it stay off
+        off = block.hidden[0].new_zeros(len(block), dtype=torch.long)
         for t in range(step, stop):
-            self._step(block, t, choice if self._owner[t] == owner else None)
+            on = choice is not None and self._owner[t, 0] == owner
+            self._step(block, t, self._drive[t], choice if on else off)
 
-    def _step(self, block: Block, t: int, choice: Tensor | None) -> None:
-        given = self._drive[t]
-        chosen = block.hidden[0].new_zeros(len(block), dtype=torch.long) if choice is None else choice
-        self._layers[0].one(block.hidden[0], block.cell[0], given, chosen)
+    def _step(self, block: Block, t: int, given: Tensor, choice: Tensor | None) -> None:
+        """Take all states through a timestep; see `Layer.one` for what is given."""
+        self._layers[0].one(block.hidden[0], block.cell[0], given, choice)
         for number, layer in enumerate(self._layers[1:], start=1):
             layer.one(block.hidden[number], block.cell[number], block.hidden[number - 1], None)
         self.cell_steps += len(block)
-        block.pooled = self._readout.add(block.hidden[-1], block.pooled)
+        block.pooled = self._readout.add(block.hidden[-1], block.pooled, t)
 
     def _next_start(self, player: int) -> int:
         return self._starts[player] if player < len(self._starts) else self.steps
 
     def _start(self, rows: int) -> Block:
         states = [self._drive.new_zeros(rows, layer.units) for layer in self._layers]
-        return Block(states, [state.clone() for state in states], self._readout.start(self._drive, rows))
+        held: tuple[Tensor, ...] = ()
+        if self._holds_last:
+            nothing = self._pair.new_zeros(rows, self._pair.shape[2])
+            held = nothing, nothing.bool()
+        return Block(states, [state.clone() for state in states], self._readout.start(self._drive, rows), held)
 
     # -- some coalitions ---------------------------------------------------------------------------------------------
 
@@ -186,109 +217,51 @@ class PrefixEngine:
         """Return the values of sorted coalitions, (N,); rows divide where their coalitions do."""
         block = self._start(1)
         member = np.zeros(len(coalitions), dtype=np.int64)  # which state each coalition has come to
-        place = dict(zip(self.active, range(len(self.active)), strict=True))
         leads = np.zeros(1, dtype=np.int64)  # one coalition of each state
+        column = dict(zip(self.active, range(len(self.active)), strict=True))
+        place = np.array([[column.get(player, -1) for player in row] for row in self._owner.tolist()])  # (L, D)
+        padded = np.concatenate([coalitions, np.zeros((len(coalitions), 1), dtype=bool)], axis=1)  # -1: left off
+        starts = np.array(self._starts)
         for t in range(self.steps):
-            column = place.get(int(self._owner[t]))
-            if column is None:
-                self._step(block, t, None)
-                continue
-            if t == self._starts[column] and len(block) < len(coalitions):
-                parents = member[leads]
-                fresh = np.empty(len(coalitions), dtype=bool)  # whether a row is the first of its state
-                fresh[0] = True
-                bits = coalitions[:, column]
-                fresh[1:] = (member[1:] != member[:-1]) | (bits[1:] != bits[:-1])
+            bits = coalitions[:, starts == t]  # of the players that come in
+            if bits.size and len(block) < len(coalitions):
+                fresh = np.ones(len(coalitions), dtype=bool)  # whether a row is the first of its state
+                fresh[1:] = (member[1:] != member[:-1]) | (bits[1:] != bits[:-1]).any(axis=1)
                 leads = np.flatnonzero(fresh)
                 parents, member = member[leads], np.cumsum(fresh) - 1
-                block = _picked(block, torch.as_tensor(parents, device=self._drive.device))
-            bits = coalitions[leads, column]
-            self._step(block, t, torch.as_tensor(bits, device=self._drive.device).long())
+                if len(leads) > len(block):
+                    block = block.rows(torch.as_tensor(parents, device=self._drive.device))
+            on = torch.as_tensor(padded[leads][:, place[t]], device=self._drive.device)  # (N, D)
+            if self.stretches:
+                self._step(block, t, self._drive[t], on[:, 0].long())
+            else:
+                self._step(block, t, self._read(block, t, on), None)
         return self._readout.value(block.hidden[-1], block.pooled)[member]
 
+    def _read(self, block: Block, t: int, on: Tensor) -> Tensor:
+        """Return what each state reads at t, (N, E): the input where `on` (N, D), and the reference or what is held."""
+        absent, given = self._pair[:, t]  # (E,)
+        if self._holds_last:
+            value, seen = block.held
+            absent = torch.where(seen, value, absent)
+            block.held = torch.where(on, given, value), seen | on
+        return torch.where(on, given, absent).contiguous()
 
-class Readout:
-    """From hidden states to the explained number, accumulated over time.
 
-    The head is linear, so "mean" and "attention" accumulate its scores rather than hidden states; attention keeps
-    log sum exp(e) and the mean so far, which is exact and cannot overflow.
-
-    Attributes:
-        width: Numbers kept a state.
-    """
-
-    def __init__(self, predictor: Predictor, model: LSTMModel, output: int, steps: int) -> None:
-        self._kind = model.config.pooling
-        self._pooling = model.pooling
-        self._activate = predictor.activate
-        self._steps = steps
-        needs_all = predictor.output == "probability" and predictor.task == "multiclass"
-        rows = slice(None) if needs_all else slice(output, output + 1)
-        self._output = output if needs_all else 0
-        self._weight = model.head.weight[rows].detach()  # (K', H)
-        self._bias = model.head.bias[rows].detach()  # (K',)
-        self.width = {"max": self._weight.shape[1], "mean": len(self._weight), "attention": len(self._weight) + 1}.get(
-            self._kind, 0
-        )
-
-    def start(self, like: Tensor, rows: int) -> tuple[Tensor, ...]:
-        """Return what is accumulated before the first timestep."""
-        scores = like.new_zeros(rows, len(self._weight))
-        if self._kind == "mean":
-            return (scores,)
-        if self._kind == "max":
-            return (like.new_full((rows, self._weight.shape[1]), -torch.inf),)
-        if self._kind == "attention":
-            return scores, like.new_full((rows,), -torch.inf)
-        return ()
-
-    def add(self, hidden: Tensor, pooled: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """Return what is accumulated after a timestep with the hidden states (N, H)."""
-        if self._kind == "mean":
-            return (pooled[0] + hidden @ self._weight.T,)
-        if self._kind == "max":
-            return (torch.maximum(pooled[0], hidden),)
-        if self._kind == "attention":
-            mean, total = pooled  # (N, K'), (N,)
-            energy = torch.tanh(self._pooling.key(hidden)) @ self._pooling.query  # type: ignore[union-attr, operator]
-            total = torch.logaddexp(total, energy)
-            share = torch.exp(energy - total)[:, None]
-            return mean + share * (hidden @ self._weight.T - mean), total
-        return ()
-
-    def value(self, hidden: Tensor, pooled: tuple[Tensor, ...]) -> NDArray[np.float64]:
-        """Return the explained number (N,) at the end."""
-        if self._kind == "mean":
-            scores = pooled[0] / self._steps
-        elif self._kind == "attention":
-            scores = pooled[0]
-        else:
-            scores = (pooled[0] if self._kind == "max" else hidden) @ self._weight.T
-        values: NDArray[np.float64] = self._activate(scores + self._bias)[:, self._output].double().cpu().numpy()
-        return values
+def are_stretches(labels: NDArray[np.int64]) -> bool:
+    """Whether the players of cells (L, D) are stretches of time, one after the other."""
+    return bool((labels == labels[:, :1]).all()) and bool((np.diff(labels[:, 0]) >= 0).all())
 
 
 def shares_prefixes(game: Game) -> bool:
-    """Whether the engine can play a game: a plain, forward `LSTMModel` whose players are stretches of time."""
+    """Whether the engine can play a game and saves work: a plain, forward `LSTMModel`, and players that begin later."""
     model = game.problem.predictor.model
     labels = game.players.labels
     return (
-        type(model) is LSTMModel  # a subclass, or a hook, may compute something else
-        and "forward" not in vars(model)
+        is_plain(model)  # a subclass, or a hook, may compute something else
         and not model.config.bidirectional
-        and not game.problem.holds_last  # what is off would depend on more than the timestep
         and all(type(part) in (nn.LSTM, ActivationLSTM) for part in model.lstm)
-        and not any(part._forward_hooks or part._forward_pre_hooks for part in model.modules())  # noqa: SLF001
         and game.problem.predictor.dtype in (torch.float32, torch.float64)
         and not torch.is_autocast_enabled(game.problem.predictor.device.type)
-        and bool((labels == labels[:, :1]).all())
-        and bool((np.diff(labels[:, 0]) >= 0).all())
-    )
-
-
-def _picked(block: Block, rows: Tensor) -> Block:
-    return Block(
-        [part[rows] for part in block.hidden],
-        [part[rows] for part in block.cell],
-        tuple(part[rows] for part in block.pooled),
+        and (are_stretches(labels) or len(np.unique(labels)) > len(np.unique(labels[0])))
     )

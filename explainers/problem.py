@@ -54,14 +54,21 @@ class Continuous:
     baseline: Tensor
 
     def arguments(self, rows: Tensor) -> tuple[Tensor, ...]:
-        """Return what `forward` takes beside the inputs for the samples in `rows`: ids, outputs, timesteps, lengths."""
+        """Return what `forward` takes beside the inputs for the samples in `rows`: ids, outputs, timesteps, lengths.
+
+        The timesteps are (N,), or of a window its first and last, (N, 2).
+        """
         target = self.problem.target
         timestep = target.output if target.timestep is None else target.timestep
+        if target.last is not None:
+            timestep = torch.stack([timestep, target.last], dim=1)
         return self.problem.inputs[rows], target.output[rows], timestep[rows], self.problem.lengths[rows]
 
     def forward(self, values: Tensor, ids: Tensor, output: Tensor, timestep: Tensor, lengths: Tensor) -> Tensor:
         """Return the explained numbers (N,) of values (N, T, E), differentiably."""
-        target = Target(output, None if self.problem.target.timestep is None else timestep)
+        known = self.problem.target
+        ends = () if known.timestep is None else (timestep,) if known.last is None else timestep.unbind(dim=1)
+        target = Target(output, *ends)
         if self.problem.reads_tokens:
             return self.problem.predictor.values_of_embedded(values, ids, target, lengths)
         return self.problem.predictor.values(values, target, lengths)
@@ -88,6 +95,7 @@ class Problem:
         progress: Whether to show a progress bar.
         holds_last: Whether the baseline is "hold_last": `baseline` holds each sequence's first timestep, and what is
             switched off holds the last value before it that is on (see `players.mixture`).
+        kept: What `Explainer._predict` kept of the pass that gave the prediction.
     """
 
     predictor: Predictor
@@ -101,6 +109,7 @@ class Problem:
     seed: int
     progress: bool
     holds_last: bool = False
+    kept: Any = None
 
     @property
     def reads_tokens(self) -> bool:
@@ -138,6 +147,7 @@ class Problem:
             prediction=self.evaluate(inputs, sample),
             baseline_prediction=self.baseline_prediction[rows.numpy()],
             progress=False,
+            kept=None,
         )
 
     def continuous(self) -> Continuous:
@@ -148,8 +158,10 @@ class Problem:
         with torch.no_grad():
             return Continuous(self, embedding(self.inputs), embedding(self.baseline))
 
-    def game(self, sample: int, kind: PlayerKind, *, segments: int, segmentation: Segmentation = "uniform") -> Game:
-        """Return the coalition game of one sample."""
+    def game(
+        self, sample: int, kind: PlayerKind, *, segments: int, segmentation: Segmentation = "uniform", merged: int = 0
+    ) -> Game:
+        """Return the coalition game of one sample, its first `merged` timesteps one player."""
         length = int(self.lengths[sample])
         starts = None
         if kind == "segment" and segmentation == "change_point":
@@ -157,8 +169,9 @@ class Problem:
                 raise InvalidInputError(
                     "segmentation='change_point' has no meaning for token ids, which have no level; use 'uniform'."
                 )
-            starts = change_point_starts(self.inputs[sample, :length].double().cpu().numpy(), segments)
-        return Game(self, sample, Players.make(kind, length, self.features, segments=segments, starts=starts))
+            starts = change_point_starts(self.inputs[sample, merged:length].double().cpu().numpy(), segments)
+        players = Players.make(kind, length, self.features, segments=segments, starts=starts, merged=merged)
+        return Game(self, sample, players)
 
     def track(self, items: Iterable[_Item], total: int, title: str) -> Iterator[_Item]:
         """Yield the items, with a progress bar on standard error where the user asked for one."""

@@ -11,12 +11,14 @@ from typing import Any, get_args
 from ..models import GatelensError, InvalidInputError, InvalidTypeError, Predictor
 from ..models.config import Task
 from ..models.errors import nearest_name
+from ..models.opened import is_plain
 from ..models.pooling import AttentionPooling
 from ..models.predictor import Output
 from ..models.recorder import lstm_modules
 from ..models.state import kept_buffers, seeded
 from .attribution import Attribution
 from .base import Completeness, Explainer, Needs, as_predictor, unpacked
+from .opened import OpenedExplainer
 
 ENTRY_POINT_GROUP = "gatelens.explainers"
 
@@ -40,7 +42,7 @@ BUILT_IN = {
     "temporal_saliency_rescaling": "rescaling:TemporalSaliencyRescaling",
 }
 
-DEFAULT_METHODS = ("integrated_gradients", "gate_saliency", "kernel_shap", "lime")
+DEFAULT_METHODS = ("deeplift", "integrated_gradients", "temporal_shapley", "gate_saliency", "lime")
 
 
 @dataclass(frozen=True)
@@ -126,6 +128,8 @@ def _works_on(explainer: type[Explainer], predictor: Predictor) -> bool:
     if explainer.needs == "function":
         return True
     module = predictor.module
+    if issubclass(explainer, OpenedExplainer):  # whether a module can be rewritten is seen by doing it
+        return module is not None and is_plain(module)
     if explainer.needs == "attention":
         return isinstance(getattr(module, "pooling", None), AttentionPooling)
     return module is not None and (explainer.needs == "gradient" or bool(lstm_modules(module)))
@@ -193,7 +197,10 @@ def explain(
             raise InvalidTypeError(f"the options of {name} do not fit: {error}.") from None
     with seeded(seed), kept_buffers(predictor.module):
         resolved = predictor.resolve_target(checked, target, lengths)
-    found = resolved.output if resolved.timestep is None else (resolved.timestep, resolved.output)
+    found: Any = resolved.output
+    if resolved.timestep is not None:
+        window = slice(resolved.timestep, None if resolved.last is None else resolved.last + 1)
+        found = (resolved.timestep if resolved.last is None else window, resolved.output)
     return {
         name: explainer.explain(
             checked, target=found, lengths=lengths, progress=progress, sample_names=sample_names, times=times

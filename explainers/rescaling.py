@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..models import GatelensError, InvalidInputError, InvalidTypeError
-from .base import Explainer
+from .base import Completeness, Explainer
 from .players import mixture
 from .problem import Contribution, Problem
 
@@ -48,6 +48,7 @@ class TemporalSaliencyRescaling(Explainer):
     measures = "sensitivity"
     summary = "how masking a timestep, then a feature in it, changes another explainer's map"
     completeness = "none"
+    dummy_player = missingness = "exact"  # masking it leaves the map as it is
     needs = "gradient"  # of the default method; an instance needs what its own method needs
     source = "Ismail et al. 2020"
 
@@ -78,6 +79,11 @@ class TemporalSaliencyRescaling(Explainer):
             if isinstance(error, GatelensError):
                 raise
             raise InvalidTypeError(f"method_options do not fit {wrapped.name}: {error}.") from None
+
+    @property
+    def symmetry(self) -> Completeness:  # type: ignore[override]
+        """Maps that treat players alike change alike."""
+        return self._wrapped.symmetry
 
     def options(self) -> dict[str, Any]:
         """Return the options of the method, and those of the explainer in it."""

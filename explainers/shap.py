@@ -42,7 +42,8 @@ class KernelSHAP(PlayerExplainer):
 
     name = "kernel_shap"
     summary = "Shapley values by weighted regression over coalitions"
-    completeness = "exact"
+    completeness = linearity = "exact"
+    missingness = symmetry = "converges"  # exact while all coalitions are evaluated
     library = "shap"
     source = "Lundberg & Lee 2017"
     takes_background = True
@@ -92,6 +93,7 @@ class GradientSHAP(Explainer):
     name = "gradient_shap"
     summary = "gradients at random points between background and input"
     completeness = "converges"
+    dummy_player = missingness = symmetry = linearity = "exact"
     needs = "gradient"
     library = "shap"
     source = "Erion et al. 2021"

@@ -93,6 +93,13 @@ class TemporalGame:
         whole[self.active] = contributions
         return self._game.spread(whole)
 
+    def gather(self, cells: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the sums (n,) over the cells of each active player, from cells (T, D)."""
+        labels = self._game.players.labels
+        sums = np.zeros(self.count)
+        np.add.at(sums, labels.ravel(), cells[: len(labels)].ravel())
+        return sums[self.active]
+
     def _ask(self, coalitions: CoalitionMatrix) -> NDArray[np.float64]:
         whole = np.zeros((len(coalitions), self.count), dtype=bool)
         whole[:, self.active] = coalitions

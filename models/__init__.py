@@ -8,6 +8,7 @@ from .gradients import trace_gradients
 from .keras_files import from_keras
 from .keras_model import KerasModel
 from .lstm import LSTMModel
+from .memory_flow import MemoryFlow, memory_flow
 from .opening import open_model
 from .predictor import Predictor
 from .recorder import Recording, record
@@ -29,6 +30,7 @@ __all__ = [
     "LSTMModel",
     "LayerStatistics",
     "LayerTrace",
+    "MemoryFlow",
     "ModelError",
     "Predictor",
     "Recording",
@@ -42,6 +44,7 @@ __all__ = [
     "from_torch",
     "gate_statistics",
     "load",
+    "memory_flow",
     "model_hash",
     "open_model",
     "read_csv",

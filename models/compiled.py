@@ -1,4 +1,4 @@
-"""The float32 kernels that numba compiles: an LSTM's work over whole sequences, forwards and backwards, in one pass.
+"""The float32 kernels that numba compiles: what they are made of, and an LSTM's forward work over whole sequences.
 
 Shapes are time-major: gates (T, B, 4, H) in torch's order i, f, g, o, cell and hidden (T, B, H), states that precede
 the first timestep (1, B, H), each contiguous. A kernel works on the rows start..stop of the batch, so that threads
@@ -50,6 +50,7 @@ BASE_GATES, BASE_CELL, BASE_PRE, BASE_INITIAL, BASE_BATCH = range(29, 34)
 NUMBERS = 34
 
 BOTH, GATES_ALONE, CELLS_ALONE, FORWARDS = range(4)  # PART: a rebuild, its halves, or a whole forward pass
+GRADIENTS, FACTORS = 4, 5  # PART: what goes back (`compiled_back.py`)
 
 
 def _compile(*, inline: bool = False) -> Callable[[Function], Function]:
@@ -108,9 +109,9 @@ carray: Any = numba.carray  # type: ignore[attr-defined]
 
 
 @_compile(inline=True)
-def _exp_minus_one(y: Any) -> Any:
-    """Return exp(y) - 1 to float32's precision, y cut to what float32 holds; NaN of NaN, in this order of arguments."""
-    y = max(min(y, LARGEST), -LARGEST)
+def _exp_minus_one(y: Any, largest: Any) -> Any:
+    """Return exp(y) - 1 to float32's precision, y cut to -largest..largest; NaN of NaN, in this order of arguments."""
+    y = max(min(y, largest), -largest)
     shifted = y * LOG2_E + ROUNDER
     r = y - (shifted - ROUNDER) * LN_2
     series = ((((C6 * r + C5) * r + C4) * r + C3) * r + C2) * r * r + r
@@ -120,12 +121,12 @@ def _exp_minus_one(y: Any) -> Any:
 
 @_compile(inline=True)
 def _sigma(x: Any) -> Any:
-    return ONE / (TWO + _exp_minus_one(-x))
+    return ONE / (TWO + _exp_minus_one(-x, LARGEST))
 
 
 @_compile(inline=True)
 def _tanh(x: Any) -> Any:
-    e = _exp_minus_one(TWO * x)
+    e = _exp_minus_one(TWO * x, LARGEST)
     return e / (TWO + e)
 
 
@@ -271,276 +272,3 @@ def run_task(address: int) -> None:
                     for b in range(start, stop):
                         if t < lengths[b]:
                             _write_hidden(gates, cell, hidden, t, b)
-
-
-@_compile()
-def _cell_back(
-    gates: Array, cell: Array, hidden_grad: Array, cell_grad: Array, gate_grad: Array, t: int, b: int
-) -> None:
-    for j in range(cell.shape[2]):
-        shown = _tanh(cell[t, b, j])
-        cell_grad[t, b, j] += hidden_grad[t, b, j] * gates[t, b, 3, j] * (ONE - shown * shown)
-        gate_grad[t, b, 3, j] = hidden_grad[t, b, j] * shown
-
-
-@_compile()
-def _gates_back(gates: Array, cell_grad: Array, previous: Array, at: int, gate_grad: Array, t: int, b: int) -> None:
-    for j in range(cell_grad.shape[2]):
-        gate_grad[t, b, 0, j] = cell_grad[t, b, j] * gates[t, b, 2, j]
-        gate_grad[t, b, 1, j] = cell_grad[t, b, j] * previous[at, b, j]
-        gate_grad[t, b, 2, j] = cell_grad[t, b, j] * gates[t, b, 0, j]
-
-
-@_compile()
-def _pre_activations_back(gates: Array, gate_grad: Array, pre_grad: Array, t: int, b: int) -> None:
-    for j in range(gates.shape[3]):
-        i, f, g, o = gates[t, b, 0, j], gates[t, b, 1, j], gates[t, b, 2, j], gates[t, b, 3, j]
-        pre_grad[t, b, 0, j] = gate_grad[t, b, 0, j] * i * (ONE - i)
-        pre_grad[t, b, 1, j] = gate_grad[t, b, 1, j] * f * (ONE - f)
-        pre_grad[t, b, 2, j] = gate_grad[t, b, 2, j] * (ONE - g * g)
-        pre_grad[t, b, 3, j] = gate_grad[t, b, 3, j] * o * (ONE - o)
-
-
-@_compile()
-def _carry_back(gates: Array, cell_grad: Array, later: int, t: int, b: int) -> None:
-    for j in range(cell_grad.shape[2]):
-        cell_grad[t, b, j] += gates[later, b, 1, j] * cell_grad[later, b, j]
-
-
-@_compile()
-def _step_back(
-    gates: Array, cell: Array, initial: Array, lengths: Any, reverse: bool,
-    hidden_grad: Array, cell_grad: Array, gate_grad: Array, pre_grad: Array, t: int, b: int,
-) -> None:  # fmt: skip
-    """Fill cell_grad, gate_grad and pre_grad of one timestep and sequence from hidden_grad; all are 0 at padding."""
-    if t >= lengths[b]:
-        hidden_grad[t, b] = ZERO
-        cell_grad[t, b] = ZERO
-        gate_grad[t, b] = ZERO
-        pre_grad[t, b] = ZERO
-        return
-    later, earlier = (t - 1, t + 1) if reverse else (t + 1, t - 1)
-    if 0 <= later < cell.shape[0]:
-        _carry_back(gates, cell_grad, later, t, b)
-    _cell_back(gates, cell, hidden_grad, cell_grad, gate_grad, t, b)
-    if t < lengths[b] - 1 if reverse else t > 0:
-        _gates_back(gates, cell_grad, cell, earlier, gate_grad, t, b)
-    else:
-        _gates_back(gates, cell_grad, initial, 0, gate_grad, t, b)
-    _pre_activations_back(gates, gate_grad, pre_grad, t, b)
-
-
-@_compile()
-def _hand_down(room: Array, at: int, hidden_grad: Array, earlier: int, input_grad: Array, t: int, b: int) -> None:
-    """Take one row of pre_grad @ [W_hh, W_ih] apart."""
-    units = hidden_grad.shape[2]
-    if 0 <= earlier < hidden_grad.shape[0]:
-        for j in range(units):
-            hidden_grad[earlier, b, j] += room[at, j]
-    for j in range(input_grad.shape[2]):
-        input_grad[t, b, j] = room[at, units + j]
-
-
-@_task
-def walk_back_task(address: int) -> None:
-    """`kernels.walk_back_` for a job, until no share of the batch is left."""
-    job = carray(_pointer(address), NUMBERS, np.int64)
-    steps, batch, units, reverse = job[STEPS], job[BATCH], job[UNITS], job[REVERSE] != 0
-    gates = carray(_pointer(job[GATES]), (steps, batch, 4, units), f32)
-    cell = carray(_pointer(job[CELL]), (steps, batch, units), f32)
-    initial = carray(_pointer(job[INITIAL]), (1, batch, units), f32)
-    lengths = carray(_pointer(job[LENGTHS]), batch, np.int64)
-    hidden_grad = carray(_pointer(job[HIDDEN_GRAD]), (steps, batch, units), f32)
-    cell_grad = carray(_pointer(job[CELL_GRAD]), (steps, batch, units), f32)
-    gate_grad = carray(_pointer(job[GATE_GRAD]), (steps, batch, 4, units), f32)
-    pre_grad = carray(_pointer(job[PRE_GRAD]), (steps, batch, 4, units), f32)
-    input_grad = carray(_pointer(job[INPUT_GRAD]), (steps, batch, job[FEATURES]), f32)
-    room = np.empty((ROWS, -(-(units + job[FEATURES]) // COLUMNS) * COLUMNS), dtype=f32)
-    depth, shares = 4 * units, job[SHARES]
-    tiles = -(-batch // ROWS)
-    while True:
-        share = _take_ticket(address)
-        if share >= shares:
-            return
-        start = min(batch, ROWS * (tiles * share // shares))
-        stop = min(batch, ROWS * (tiles * (share + 1) // shares))
-        for step in range(steps):
-            t, earlier = (step, step + 1) if reverse else (steps - 1 - step, steps - 2 - step)
-            done = start
-            while done < stop:
-                rows = 1 if stop - start < ROWS else ROWS
-                b = min(done, stop - rows)  # the last tile overlaps the one before
-                for at in range(done - b, rows):
-                    _step_back(
-                        gates, cell, initial, lengths, reverse, hidden_grad, cell_grad, gate_grad, pre_grad, t, b + at
-                    )
-                multiply(
-                    rows, job[PRE_GRAD] + 4 * (t * batch + b) * depth, depth, depth, 0, 0, 0,
-                    job[WEIGHTS], job[ADDED], room.ctypes.data, room.shape[1],
-                )  # fmt: skip
-                for at in range(done - b, rows):
-                    _hand_down(room, at, hidden_grad, earlier, input_grad, t, b + at)
-                done = b + rows
-
-
-@_compile()
-def _step_linearly(
-    cell_factor: Array,
-    carry_factor: Array,
-    gate_factor: Array,
-    hidden: Array,
-    running: Array,
-    pre: Array,
-    t: int,
-    b: int,
-) -> None:
-    """Fill `pre` of one timestep and sequence, and take `running`, what the cell has carried here, one step on."""
-    for j in range(running.shape[1]):
-        at_hidden = hidden[t, b, j]
-        at_cell = running[b, j] + at_hidden * cell_factor[t, b, j]
-        running[b, j] = at_cell * carry_factor[t, b, j]
-        pre[t, b, 0, j] = at_cell * gate_factor[t, b, 0, j]
-        pre[t, b, 1, j] = at_cell * gate_factor[t, b, 1, j]
-        pre[t, b, 2, j] = at_cell * gate_factor[t, b, 2, j]
-        pre[t, b, 3, j] = at_hidden * gate_factor[t, b, 3, j]
-
-
-@_task
-def walk_linearly_task(address: int) -> None:
-    """`kernels.walk_linearly_` for a job, until no share of the batch is left."""
-    job = carray(_pointer(address), NUMBERS, np.int64)
-    steps, batch, units, reverse = job[STEPS], job[BATCH], job[UNITS], job[REVERSE] != 0
-    cell_factor = carray(_pointer(job[CELL_FACTOR]), (steps, batch, units), f32)
-    carry_factor = carray(_pointer(job[CARRY_FACTOR]), (steps, batch, units), f32)
-    gate_factor = carray(_pointer(job[GATE_FACTOR]), (steps, batch, 4, units), f32)
-    hidden = carray(_pointer(job[HIDDEN_GRAD]), (steps, batch, units), f32)
-    running = carray(_pointer(job[CELL_GRAD]), (batch, units), f32)
-    pre = carray(_pointer(job[PRE_GRAD]), (steps, batch, 4, units), f32)
-    inputs = carray(_pointer(job[INPUT_GRAD]), (steps, batch, job[FEATURES]), f32)
-    room = np.empty((ROWS, -(-(units + job[FEATURES]) // COLUMNS) * COLUMNS), dtype=f32)
-    depth, shares = 4 * units, job[SHARES]
-    tiles = -(-batch // ROWS)
-    while True:
-        share = _take_ticket(address)
-        if share >= shares:
-            return
-        start = min(batch, ROWS * (tiles * share // shares))
-        stop = min(batch, ROWS * (tiles * (share + 1) // shares))
-        for step in range(steps):
-            t, earlier = (step, step + 1) if reverse else (steps - 1 - step, steps - 2 - step)
-            done = start
-            while done < stop:
-                rows = 1 if stop - start < ROWS else ROWS
-                b = min(done, stop - rows)  # the last tile overlaps the one before
-                for at in range(done - b, rows):
-                    _step_linearly(cell_factor, carry_factor, gate_factor, hidden, running, pre, t, b + at)
-                multiply(
-                    rows, job[PRE_GRAD] + 4 * (t * batch + b) * depth, depth, depth, 0, 0, 0,
-                    job[WEIGHTS], job[ADDED], room.ctypes.data, room.shape[1],
-                )  # fmt: skip
-                for at in range(done - b, rows):
-                    _hand_down(room, at, hidden, earlier, inputs, t, b + at)
-                done = b + rows
-
-
-@_compile(inline=True)
-def _sigma_slope(x: Any, base_x: Any, y: Any, base_y: Any, small: Any) -> Any:
-    """Return (y - y0) / (x - x0); for a small difference the slope at the mean output."""
-    mean = HALF * (y + base_y)
-    difference = x - base_x
-    near = abs(difference) < small
-    return mean * (ONE - mean) if near else (y - base_y) / difference
-
-
-@_compile(inline=True)
-def _tanh_slope(x: Any, base_x: Any, y: Any, base_y: Any, small: Any) -> Any:
-    mean = HALF * (y + base_y)
-    difference = x - base_x
-    near = abs(difference) < small
-    return ONE - mean * mean if near else (y - base_y) / difference
-
-
-@_compile()
-def _write_slopes(
-    gates: Array, pre: Array, base_gates: Array, base_pre: Array, small: Any, gate_factor: Array, t: int, b: int, r: int
-) -> None:
-    """Fill gate_factor with slopes. Few arrays a loop, because LLVM vectorises none that may overlap in many ways."""
-    for gate in range(4):
-        if gate == 2:
-            for j in range(gates.shape[3]):
-                gate_factor[t, b, 2, j] = _tanh_slope(
-                    pre[t, b, 2, j], base_pre[t, r, 2, j], gates[t, b, 2, j], base_gates[t, r, 2, j], small
-                )
-        else:
-            for j in range(gates.shape[3]):
-                gate_factor[t, b, gate, j] = _sigma_slope(
-                    pre[t, b, gate, j], base_pre[t, r, gate, j], gates[t, b, gate, j], base_gates[t, r, gate, j], small
-                )
-
-
-@_compile()
-def _write_cell_factors(
-    gates: Array, cell: Array, base_gates: Array, base_cell: Array, small: Any, cell_factor: Array, carry_factor: Array,
-    gate_factor: Array, t: int, b: int, r: int,
-) -> None:  # fmt: skip
-    for j in range(cell.shape[2]):
-        shown, base_shown = _tanh(cell[t, b, j]), _tanh(base_cell[t, r, j])
-        slope = _tanh_slope(cell[t, b, j], base_cell[t, r, j], shown, base_shown, small)
-        cell_factor[t, b, j] = HALF * (gates[t, b, 3, j] + base_gates[t, r, 3, j]) * slope
-        gate_factor[t, b, 3, j] *= HALF * (shown + base_shown)
-    for j in range(cell.shape[2]):
-        carry_factor[t, b, j] = HALF * (gates[t, b, 1, j] + base_gates[t, r, 1, j])
-
-
-@_compile()
-def _multiply_partners(
-    gates: Array, before: Array, at: int, base_gates: Array, base_before: Array, base_at: int, gate_factor: Array,
-    t: int, b: int, r: int,
-) -> None:  # fmt: skip
-    for j in range(gates.shape[3]):
-        gate_factor[t, b, 0, j] *= HALF * (gates[t, b, 2, j] + base_gates[t, r, 2, j])
-        gate_factor[t, b, 2, j] *= HALF * (gates[t, b, 0, j] + base_gates[t, r, 0, j])
-    for j in range(gates.shape[3]):
-        gate_factor[t, b, 1, j] *= HALF * (before[at, b, j] + base_before[base_at, r, j])
-
-
-@_task
-def factors_task(address: int) -> None:
-    """`kernels.difference_factors` for a job, until no share of the batch is left."""
-    job = carray(_pointer(address), NUMBERS, np.int64)
-    steps, batch, units, reverse = job[STEPS], job[BATCH], job[UNITS], job[REVERSE] != 0
-    base_batch, small = job[BASE_BATCH], f32(1e-3)
-    gates = carray(_pointer(job[GATES]), (steps, batch, 4, units), f32)
-    cell = carray(_pointer(job[CELL]), (steps, batch, units), f32)
-    pre = carray(_pointer(job[PRE]), (steps, batch, 4, units), f32)
-    initial = carray(_pointer(job[INITIAL]), (1, batch, units), f32)
-    base_gates = carray(_pointer(job[BASE_GATES]), (steps, base_batch, 4, units), f32)
-    base_cell = carray(_pointer(job[BASE_CELL]), (steps, base_batch, units), f32)
-    base_pre = carray(_pointer(job[BASE_PRE]), (steps, base_batch, 4, units), f32)
-    base_initial = carray(_pointer(job[BASE_INITIAL]), (1, base_batch, units), f32)
-    lengths = carray(_pointer(job[LENGTHS]), batch, np.int64)
-    cell_factor = carray(_pointer(job[CELL_FACTOR]), (steps, batch, units), f32)
-    carry_factor = carray(_pointer(job[CARRY_FACTOR]), (steps, batch, units), f32)
-    gate_factor = carray(_pointer(job[GATE_FACTOR]), (steps, batch, 4, units), f32)
-    shares = job[SHARES]
-    while True:
-        share = _take_ticket(address)
-        if share >= shares:
-            return
-        for t in range(steps):
-            for b in range(batch * share // shares, batch * (share + 1) // shares):
-                r = b if base_batch == batch else 0
-                earlier = t + 1 if reverse else t - 1
-                if t >= lengths[b]:
-                    cell_factor[t, b] = ZERO
-                    carry_factor[t, b] = ZERO
-                    gate_factor[t, b] = ZERO
-                    continue
-                _write_slopes(gates, pre, base_gates, base_pre, small, gate_factor, t, b, r)
-                _write_cell_factors(
-                    gates, cell, base_gates, base_cell, small, cell_factor, carry_factor, gate_factor, t, b, r
-                )
-                if t == (lengths[b] - 1 if reverse else 0):
-                    _multiply_partners(gates, initial, 0, base_gates, base_initial, 0, gate_factor, t, b, r)
-                else:
-                    _multiply_partners(gates, cell, earlier, base_gates, base_cell, earlier, gate_factor, t, b, r)

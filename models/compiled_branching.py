@@ -8,18 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .compiled import (
-    Array,
-    _compile,
-    _pointer,
-    _take_ticket,
-    _tanh,
-    _task,
-    activate,
-    carray,
-    f32,
-    multiply,
-)
+from .compiled import TWO, Array, _compile, _exp_minus_one, _pointer, _take_ticket, _task, carray, f32, multiply
 from .products import COLUMNS, ROWS
 
 # A job, int64: what the task needs to know. The first number counts the shares that threads have taken.
@@ -28,23 +17,38 @@ HIDDEN, CELL, NEW_HIDDEN, NEW_CELL, DRIVE, CHOICE, INPUTS = range(7, 14)  # addr
 STATE_WEIGHTS, NOTHING, INPUT_WEIGHTS, ADDED = range(14, 18)
 NUMBERS = 18
 
+LARGEST = f32(29)  # that is raised: the product of three exp(29) does not overflow
+
 
 @_compile()
 def _write_state(
-    product: Array, at: int, added: Array, which: int, total: Array, gates: Array,
+    product: Array, at: int, added: Array, which: int, state: Array,
     cell: Array, row: int, new_hidden: Array, new_cell: Array, goal: int,
 ) -> None:  # fmt: skip
-    """Write one row's new state; `cell` may be `new_cell`, as nothing is written before all is read."""
+    """Write one row's new state; `cell` may be `new_cell`, as nothing is written before all is read.
+
+    No gate is a number of its own, so that divisions, which cost most, are put together: with i, f, o standing for
+    1 + exp(-x) of a gate's pre-activation, and e for exp(2x) - 1 of the candidate's or of the new cell state,
+
+        c' = (c i (2 + e) + e f) / (i (2 + e) f)        h' = e / (o (2 + e))
+
+    A gate whose pre-activation is below -29 is taken for sigma(-29) = 3e-13.
+    """
     units = cell.shape[1]
-    for j in range(4 * units):
-        total[0, j] = product[at, j] + added[which, j]
-    activate(total, 0, gates, 0)
     for j in range(units):
-        gates[0, j] = gates[0, units + j] * cell[row, j] + gates[0, j] * gates[0, 2 * units + j]
+        i = TWO + _exp_minus_one(-(product[at, j] + added[which, j]), LARGEST)
+        f = TWO + _exp_minus_one(-(product[at, units + j] + added[which, units + j]), LARGEST)
+        e = _exp_minus_one(TWO * (product[at, 2 * units + j] + added[which, 2 * units + j]), LARGEST)
+        written = i * (TWO + e)
+        state[0, j] = (cell[row, j] * written + e * f) / (written * f)
     for j in range(units):
-        new_cell[goal, j] = gates[0, j]
+        e = _exp_minus_one(TWO * state[0, j], LARGEST)
+        o = TWO + _exp_minus_one(-(product[at, 3 * units + j] + added[which, 3 * units + j]), LARGEST)
+        state[0, units + j] = e / (o * (TWO + e))
     for j in range(units):
-        new_hidden[goal, j] = gates[0, 3 * units + j] * _tanh(gates[0, j])
+        new_cell[goal, j] = state[0, j]
+    for j in range(units):
+        new_hidden[goal, j] = state[0, units + j]
 
 
 @_task
@@ -60,7 +64,7 @@ def branch_task(address: int) -> None:
     choice = carray(_pointer(job[CHOICE]), count, np.int64)  # where one way is gone
     room = np.empty((ROWS, -(-4 * units // COLUMNS) * COLUMNS), dtype=f32)
     below = np.empty_like(room)
-    total, gates = np.empty((1, 4 * units), dtype=f32), np.empty((1, 4 * units), dtype=f32)
+    state = np.empty((1, 2 * units), dtype=f32)
     tiles, shares = -(-count // ROWS), job[SHARES]
     while True:
         share = _take_ticket(address)
@@ -82,13 +86,9 @@ def branch_task(address: int) -> None:
                         job[INPUT_WEIGHTS], job[ADDED], below.ctypes.data, below.shape[1],
                     )  # fmt: skip
                     for at in range(rows):
-                        _write_state(
-                            room, at, below, at, total, gates, cell, row + at, new_hidden, new_cell, first + at
-                        )
+                        _write_state(room, at, below, at, state, cell, row + at, new_hidden, new_cell, first + at)
                 else:
                     for at in range(rows):
                         which = way if both else choice[row + at]
-                        _write_state(
-                            room, at, drive, which, total, gates, cell, row + at, new_hidden, new_cell, first + at
-                        )
+                        _write_state(room, at, drive, which, state, cell, row + at, new_hidden, new_cell, first + at)
             row += rows

@@ -22,13 +22,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from .activations import ACTIVATIONS, Activation
+from .activations import Activation
 from .errors import ModelError
 from .threads import count, share
 
 MUCH_WORK = 2**21  # multiplications from which threads share them
-COMPILED_SMALL = 1e-3  # the one threshold that the compiled factors know
-SMOOTH = (ACTIVATIONS["sigmoid"], ACTIVATIONS["tanh"])
 
 
 @dataclass(frozen=True)
@@ -112,10 +110,10 @@ def rebuild_(
         from . import compiled, products
 
         panels, added = weights.forwards
-        job = _job(gates, cell, initial, lengths, kind)
+        job = new_job(gates, cell, initial, lengths, kind)
         job[compiled.FEATURES], job[compiled.WIDTH], job[compiled.OFFSET] = inputs.shape[2], states.shape[2], offset
-        job[compiled.WEIGHTS : compiled.STATES + 1] = [_address(part) for part in (panels, added, inputs, states)]
-        job[compiled.CARRY] = _address(carry)
+        job[compiled.WEIGHTS : compiled.STATES + 1] = [address(part) for part in (panels, added, inputs, states)]
+        job[compiled.CARRY] = address(carry)
         threads = count(steps * batch) if gates.numel() * (inputs.shape[2] + states.shape[2]) >= MUCH_WORK else 1
         if threads == 1 or batch >= threads * products.ROWS:
             job[compiled.PART], job[compiled.SHARES] = compiled.BOTH, _shares(batch, threads)
@@ -179,13 +177,13 @@ def run_(
     batch, units = cell.shape[1:]
     first = 1 if kind.reverse else 0
     panels, added = weights.forwards
-    job = _job(gates, cell, initial, lengths, kind)
+    job = new_job(gates, cell, initial, lengths, kind)
     job[compiled.PART], job[compiled.FEATURES], job[compiled.WIDTH] = compiled.FORWARDS, inputs.shape[2], units
-    job[compiled.WEIGHTS : compiled.INPUTS + 1] = [_address(part) for part in (panels, added, inputs)]
-    job[compiled.STATES], job[compiled.HIDDEN] = _address(states[first:]), _address(states[1 - first :])
-    job[compiled.CARRY] = _address(initial)
-    job[compiled.PRE] = 0 if pre is None else _address(pre)
-    _share_batch(compiled.run_task, job, batch, gates.numel() * (inputs.shape[2] + units))
+    job[compiled.WEIGHTS : compiled.INPUTS + 1] = [address(part) for part in (panels, added, inputs)]
+    job[compiled.STATES], job[compiled.HIDDEN] = address(states[first:]), address(states[1 - first :])
+    job[compiled.CARRY] = address(initial)
+    job[compiled.PRE] = 0 if pre is None else address(pre)
+    share_batch(compiled.run_task, job, batch, gates.numel() * (inputs.shape[2] + units))
 
 
 def is_compiled(tensor: Tensor) -> bool:
@@ -230,16 +228,17 @@ def walk_back_(
     gate_grad, pre_grad = torch.empty_like(gates), torch.empty_like(gates)
     steps, batch, units = cell.shape
     if kind.standard and weight_hr is None and is_compiled(gates):
-        from . import compiled
+        from . import compiled, compiled_back
 
         features = weights.ih.shape[1]
         input_grad = gates.new_empty(steps, batch, features)
         panels, added = weights.backwards
-        job = _job(gates, cell, initial, lengths, kind)
-        job[compiled.FEATURES], job[compiled.WEIGHTS], job[compiled.ADDED] = features, _address(panels), _address(added)
+        job = new_job(gates, cell, initial, lengths, kind)
+        job[compiled.PART] = compiled.GRADIENTS
+        job[compiled.FEATURES], job[compiled.WEIGHTS], job[compiled.ADDED] = features, address(panels), address(added)
         grads = (hidden_grad, cell_grad, gate_grad, pre_grad, input_grad)
-        job[compiled.HIDDEN_GRAD : compiled.INPUT_GRAD + 1] = [_address(part) for part in grads]
-        _share_batch(compiled.walk_back_task, job, batch, gates.numel() * (units + features))
+        job[compiled.HIDDEN_GRAD : compiled.INPUT_GRAD + 1] = [address(part) for part in grads]
+        share_batch(compiled_back.walk_task, job, batch, gates.numel() * (units + features))
         return gate_grad, pre_grad, input_grad
     i, f, g, o = gates.unbind(dim=2)  # (T, B, H) each, views
     shown = kind.shown.function(cell)  # phi(c)
@@ -291,25 +290,24 @@ def walk_linearly_(
         What arrives at the inputs, (T, B, D).
     """
     steps, batch, units = hidden.shape
-    features = weights.ih.shape[1]
     shapes = [tuple(part.shape) for part in (cell_factor, carry_factor, gate_factor, weights.hh)]
     if shapes != [(steps, batch, units), (steps, batch, units), (steps, batch, 4, units), (4 * units, units)]:
         raise ModelError(f"factors and recurrent weights of shapes {shapes} do not fit hidden {tuple(hidden.shape)}.")
     if is_compiled(hidden):
-        from . import compiled
+        from . import compiled, compiled_back
 
-        inputs, pre = hidden.new_empty(steps, batch, features), torch.empty_like(gate_factor)
-        running = hidden.new_zeros(batch, units)
+        features = weights.ih.shape[1]
+        inputs, carried = hidden.new_empty(steps, batch, features), hidden.new_zeros(batch, units)
         panels, added = weights.backwards
         job = np.zeros(compiled.NUMBERS, dtype=np.int64)
+        job[compiled.PART], job[compiled.REVERSE] = compiled.FACTORS, reverse
         job[compiled.STEPS : compiled.FEATURES + 1] = steps, batch, units, features
-        job[compiled.REVERSE] = reverse
-        job[compiled.WEIGHTS], job[compiled.ADDED] = _address(panels), _address(added)
+        job[compiled.WEIGHTS], job[compiled.ADDED] = address(panels), address(added)
         factors = (cell_factor, carry_factor, gate_factor)
-        job[compiled.CELL_FACTOR : compiled.GATE_FACTOR + 1] = [_address(part) for part in factors]
-        job[compiled.HIDDEN_GRAD], job[compiled.CELL_GRAD] = _address(hidden), _address(running)
-        job[compiled.PRE_GRAD], job[compiled.INPUT_GRAD] = _address(pre), _address(inputs)
-        _share_batch(compiled.walk_linearly_task, job, batch, gate_factor.numel() * (units + features))
+        job[compiled.CELL_FACTOR : compiled.GATE_FACTOR + 1] = [address(part) for part in factors]
+        job[compiled.HIDDEN_GRAD], job[compiled.CELL_GRAD] = address(hidden), address(carried)
+        job[compiled.INPUT_GRAD] = address(inputs)
+        share_batch(compiled_back.walk_task, job, batch, gate_factor.numel() * (units + features))
         return inputs
     pre = torch.empty_like(gate_factor)
     running = torch.zeros_like(hidden[0])
@@ -323,86 +321,6 @@ def walk_linearly_(
         if 0 <= earlier < steps:
             hidden[earlier].addmm_(pre[t].view(batch, -1), weights.hh)
     return pre.view(steps, batch, -1) @ weights.ih
-
-
-@dataclass(frozen=True, eq=False)
-class Side:
-    """One of two runs of a direction that are compared, time-major.
-
-    Attributes:
-        gates: (T, B, 4, H).
-        cell: (T, B, H).
-        pre: Pre-activations (T, B, 4, H).
-        initial: Cell state before the first timestep, (B, H).
-    """
-
-    gates: Tensor
-    cell: Tensor
-    pre: Tensor
-    initial: Tensor
-
-
-def difference_factors(
-    run: Side, base: Side, lengths: Tensor, kind: Cell, small: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the factors of `walk_linearly_` that pass differences of two runs back without loss (see `deeplift.py`).
-
-    Products give each side its mean: o phi(c) -> o (phi + phi0) / 2, ...; nonlinearities their quotient of differences
-    or, where these are smaller than `small`, the slope at the mean output.
-
-    Args:
-        run: A run on B sequences.
-        base: One on as many, or on one that stands for all.
-        lengths: Long (B,) on the CPU.
-        kind: Nonlinearities and direction.
-        small: Differences below which smooth nonlinearities have a slope.
-
-    Returns:
-        cell_factor (T, B, H), carry_factor (T, B, H), gate_factor (T, B, 4, H); 0 at padding.
-    """
-    cell_factor, carry_factor = torch.empty_like(run.cell), torch.empty_like(run.cell)
-    gate_factor = torch.empty_like(run.gates)
-    if kind.standard and is_compiled(run.cell) and small == COMPILED_SMALL:
-        from . import compiled
-
-        job = _job(run.gates, run.cell, run.initial, lengths, kind)
-        _job(base.gates, base.cell, base.initial, lengths[: len(base.initial)], kind)  # refuses what does not fit
-        job[compiled.PRE], job[compiled.BASE_BATCH] = _address(run.pre), len(base.initial)
-        sides = (base.gates, base.cell, base.pre, base.initial)
-        job[compiled.BASE_GATES : compiled.BASE_INITIAL + 1] = [_address(part) for part in sides]
-        factors = (cell_factor, carry_factor, gate_factor)
-        job[compiled.CELL_FACTOR : compiled.GATE_FACTOR + 1] = [_address(part) for part in factors]
-        _share_batch(compiled.factors_task, job, run.cell.shape[1], 16 * gate_factor.numel())
-        return factors
-    for index in range(4):
-        function = kind.shown if index == 2 else kind.gate
-        x, base_x = run.pre[:, :, index], base.pre[:, :, index]
-        y, base_y = run.gates[:, :, index], base.gates[:, :, index]
-        gate_factor[:, :, index] = difference_slope(function, x, y, base_x, base_y, small)
-    shown, base_shown = (kind.shown.function(side.cell) for side in (run, base))
-    i, f, g, o = ((run.gates + base.gates) / 2).unbind(dim=2)
-    torch.mul(o, difference_slope(kind.shown, run.cell, shown, base.cell, base_shown, small), out=cell_factor)
-    carry_factor.copy_(f)
-    before = previous_cells(run.cell, run.initial, lengths, kind)
-    base_before = previous_cells(base.cell, base.initial, lengths[: len(base.initial)], kind)
-    gate_factor.mul_(torch.stack([g, (before + base_before) / 2, i, (shown + base_shown) / 2], dim=2))
-    padding = (torch.arange(len(run.cell), device="cpu")[:, None] >= lengths).to(run.cell.device)  # (T, B)
-    if bool(padding.any()):
-        for part in (cell_factor, carry_factor, gate_factor):
-            part.masked_fill_(padding.view(*padding.shape, *[1] * (part.ndim - 2)), 0)
-    return cell_factor, carry_factor, gate_factor
-
-
-def difference_slope(
-    function: Activation, x: Tensor, y: Tensor, base_x: Tensor, base_y: Tensor, small: float
-) -> Tensor:
-    """Return (y - y0) / (x - x0); where that is nearly 0 / 0, the slope at the mean of both outputs.
-
-    A function with a corner has no such slope there, and its straight parts lose nothing: only 0 / 0 counts.
-    """
-    difference = x - base_x
-    near = difference.abs() < small if function in SMOOTH else difference == 0
-    return torch.where(near, function.slope((y + base_y) / 2), (y - base_y) / torch.where(near, 1, difference))
 
 
 def previous_cells(cell: Tensor, initial: Tensor, lengths: Tensor, kind: Cell) -> Tensor:
@@ -420,7 +338,7 @@ def previous_cells(cell: Tensor, initial: Tensor, lengths: Tensor, kind: Cell) -
     return previous
 
 
-def _share_batch(task: Any, job: NDArray[np.int64], batch: int, work: int) -> None:
+def share_batch(task: Any, job: NDArray[np.int64], batch: int, work: int) -> None:
     """Let threads share a batch, tile by tile, where there are enough multiplications (`work`) for them."""
     from . import compiled, products
 
@@ -436,7 +354,7 @@ def _shares(batch: int, threads: int) -> int:
     return 1 if threads == 1 else min(2 * threads, -(-batch // ROWS))
 
 
-def _address(tensor: Tensor) -> int:
+def address(tensor: Tensor) -> int:
     """Return where a tensor's numbers lie; refuse one that has none there, as the kernels do not look."""
     plain = tensor.device.type == "cpu" and type(tensor) in (Tensor, nn.Parameter) and tensor.layout == torch.strided
     if not plain or not tensor.is_contiguous() or tensor.is_neg():
@@ -447,7 +365,7 @@ def _address(tensor: Tensor) -> int:
     return tensor.data_ptr()
 
 
-def _job(gates: Tensor, cell: Tensor, initial: Tensor, lengths: Tensor, kind: Cell) -> NDArray[np.int64]:
+def new_job(gates: Tensor, cell: Tensor, initial: Tensor, lengths: Tensor, kind: Cell) -> NDArray[np.int64]:
     """Return a job for a compiled task; the caller keeps the tensors alive, because it holds their addresses."""
     from . import compiled
 
@@ -458,6 +376,6 @@ def _job(gates: Tensor, cell: Tensor, initial: Tensor, lengths: Tensor, kind: Ce
     job = np.zeros(compiled.NUMBERS, dtype=np.int64)
     job[compiled.STEPS], job[compiled.BATCH], job[compiled.UNITS] = steps, batch, units
     job[compiled.REVERSE] = kind.reverse
-    job[compiled.GATES], job[compiled.CELL] = _address(gates), _address(cell)
-    job[compiled.INITIAL], job[compiled.LENGTHS] = _address(initial), _address(lengths)
+    job[compiled.GATES], job[compiled.CELL] = address(gates), address(cell)
+    job[compiled.INITIAL], job[compiled.LENGTHS] = address(initial), address(lengths)
     return job

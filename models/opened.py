@@ -38,6 +38,15 @@ class OpenedRun:
         return valid_mask(self.lengths, self.hidden.shape[1]).to(self.hidden.device)
 
 
+def is_plain(model: nn.Module) -> bool:
+    """Whether a model is an `LSTMModel` whose forward pass is the class's own: no subclass, no hook."""
+    return (
+        type(model) is LSTMModel
+        and "forward" not in vars(model)
+        and not any(part._forward_hooks or part._forward_pre_hooks for part in model.modules())  # noqa: SLF001
+    )
+
+
 @torch.no_grad()
 def open_run(model: LSTMModel, values: Tensor, lengths: Tensor) -> OpenedRun:
     """Run a model in eval mode over what its lowest layer reads: features (B, T, D), or embedded tokens (B, T, E)."""
@@ -86,14 +95,26 @@ def layer_weights(layer: nn.LSTM, suffix: str) -> tuple[Tensor, Tensor, Tensor |
 
 
 @torch.no_grad()
-def scores_of(run: OpenedRun, timestep: Tensor | None = None) -> Tensor:
-    """Return scores (B, K), with pooling "none" those at a timestep (B',) of each sample; one row stands for all."""
+def every_score(run: OpenedRun) -> Tensor:
+    """Return all scores of a pass, (B, K), or with pooling "none" (B, T, K)."""
+    model = run.model
+    return model.head(run.hidden) if model.pooling is None else scores_of(run)
+
+
+@torch.no_grad()
+def scores_of(run: OpenedRun, places: tuple[Tensor, Tensor] | None = None) -> Tensor:
+    """Return scores (B, K), with pooling "none" those of places, (N, K); one row of a run stands for all.
+
+    Args:
+        run: The pass.
+        places: Row and timestep, long (N,) each, with pooling "none".
+    """
     model = run.model
     if model.pooling is not None:
         return model.head(model.pooling(run.hidden, run.valid))  # type: ignore[no-any-return]
-    assert timestep is not None, "a model with an output each timestep is explained at one"
-    rows = torch.arange(len(timestep)) if len(run.hidden) > 1 else torch.zeros(len(timestep), dtype=torch.long)
-    return model.head(run.hidden[rows, timestep])  # type: ignore[no-any-return]
+    assert places is not None, "a model with an output each timestep is explained at some of them"
+    rows, timesteps = places
+    return model.head(run.hidden[rows if len(run.hidden) > 1 else 0, timesteps])  # type: ignore[no-any-return]
 
 
 @torch.no_grad()

@@ -112,6 +112,11 @@ class Predictor:
         return self.config is not None and self.config.reads_tokens
 
     @property
+    def follows_time(self) -> bool:
+        """Whether outputs of each timestep, as `predict` last returned them, stand at the inputs' own timesteps."""
+        return self._in_time
+
+    @property
     def class_names(self) -> tuple[str, ...]:
         """Names that may stand for outputs: classes, or the outputs of a regression."""
         return () if self.data is None else self.data.classes or self.data.outputs
@@ -193,8 +198,10 @@ class Predictor:
 
     def values(self, inputs: Tensor, target: Target, lengths: Tensor) -> Tensor:
         """Return the explained number of each row, (B,), of one batch, differentiable where the model is."""
-        picked = target.at_timestep(self.scores(inputs, lengths))  # (B, K)
-        return Target(target.output).select(self.activate(picked))
+        scores = self.scores(inputs, lengths)
+        if target.last is not None:  # of a window the numbers are summed, not the scores they are made from
+            return target.select(self.activate(scores))
+        return Target(target.output).select(self.activate(target.at_timestep(scores)))
 
     def activate(self, scores: Tensor) -> Tensor:
         """Return scores, or with output "probability" the probabilities made from them."""

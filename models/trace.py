@@ -90,6 +90,10 @@ class LayerTrace:
         """Return name -> tensor (B, T, H) in the order i, f, g, o, c, h; those that were recorded."""
         return dict(self._values)
 
+    def timesteps_read(self) -> Tensor:
+        """Return bool (B, T): the timesteps that were read, neither padding nor skipped by a mask; all is 0 there."""
+        return torch.stack([value.ne(0).any(dim=2) for value in self._values.values()]).any(dim=0)
+
     def masked(self, valid: Tensor) -> LayerTrace:
         """Return a LayerTrace of T timesteps (a packed pass may have had fewer), 0 where `valid` (B, T) is False."""
         steps = valid.shape[1]
@@ -136,6 +140,12 @@ class Trace(Mapping[str, LayerTrace]):
     def __repr__(self) -> str:
         shapes = ", ".join(f"{name}: {layer.shape}" for name, layer in self._layers.items())
         return f"Trace({shapes})"
+
+    def _repr_html_(self) -> str:
+        """Return layers, shapes and gates in numbers, for notebooks."""
+        from .notebook import trace_html
+
+        return str(trace_html(self))
 
     def to_xarray(self) -> xr.DataTree:
         """Return an `xarray.DataTree`, one node a layer ("lstm.0" -> "/lstm.0"), dims (sample, time, unit).

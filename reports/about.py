@@ -9,20 +9,84 @@ from typing import Any
 import numpy as np
 
 from ..explainers import Attribution
+from ..explainers.baselines import NAMED
 from .html import details, escape, table
 from .model_card import ModelCard, describe
 from .prediction import explained_words
 from .wording import method_name, number
 
 
-def about(attributions: Mapping[str, Attribution], model: Any, *, command: str | None, redact: bool) -> str:
-    """Return the page's last section: the explainers, the model, versions and how to make it again."""
+def about(
+    attributions: Mapping[str, Attribution], model: Any, *, command: str | None, redact: bool, page: str = "Report"
+) -> str:
+    """Return the page's last section: the explainers, the model, versions and how to make it again.
+
+    Args:
+        attributions: Name -> result.
+        model: The explained model, or None.
+        command: The command that made the page.
+        redact: Leave clock times out.
+        page: The class that makes the page.
+    """
     parts = ["<h2>How this page was made</h2>"]
     parts.append(details("The explainers", _methods_table(attributions)))
     if model is not None:
         parts.append(details("The model", _card(model)))
-    parts.append(details("Versions and how to make it again", _provenance(attributions, command, redact=redact)))
+    again = _provenance(attributions, command, redact=redact)
+    if model is not None:
+        code = python_again(attributions, page)
+        again += f'<p>In Python:</p><pre tabindex="0"><code>{escape(code)}</code></pre>'
+    parts.append(details("Versions and how to make it again", again))
     return "".join(parts)
+
+
+def python_again(attributions: Mapping[str, Attribution], page: str = "Report") -> str:
+    """Return Python that explains the same inputs in the same way; what the page cannot know is in capitals."""
+    first = next(iter(attributions.values()))
+    options = {found.method: {name: value for name, value in found.options.items() if value is not None}
+               for found in attributions.values()}  # fmt: skip
+    methods = list(options)
+    baseline = str(first.attrs["baseline_name"])
+    lines = [
+        "from gatelens.explainers import explain",
+        "from gatelens.models import load, read_csv",
+        f"from gatelens.reports import {page}",
+        "",
+        'model = load("MODEL")',
+        'data = read_csv("INPUT.csv", model.data)',
+        "found = explain(",
+        "    model,",
+        "    data,",
+        f"    {methods},",
+        f"    target={_target(first)},",
+        f"    baseline={baseline!r}," if baseline in NAMED else f"    baseline=BASELINE,  # {baseline}",
+        f"    output={str(first.attrs['output'])!r},",
+        f"    seed={int(first.attrs['seed'])},",
+        "    options={",
+        *(f"        {method!r}: {chosen}," for method, chosen in options.items() if chosen),
+        "    },",
+        ")",
+        f'{page}(found, model=model).save("report.html")',
+    ]
+    return "\n".join(lines)
+
+
+def _target(attribution: Attribution) -> str:
+    """Return what was explained as `explain` takes it."""
+
+    def listed(name: str) -> str:
+        values = [int(value) for value in attribution.dataset[name].to_numpy()]
+        return str(values[0] if len(set(values)) == 1 else values)
+
+    output = listed("target_output")
+    if "target_timestep" not in attribution.dataset:
+        return output
+    first = listed("target_timestep")
+    if "target_last" not in attribution.dataset:
+        return f"({first}, {output})"
+    ends = {int(value) for value in attribution.dataset["target_last"].to_numpy()}
+    stop = str(ends.pop() + 1) if len(ends) == 1 else str([int(v) + 1 for v in attribution.dataset["target_last"]])
+    return f"(slice({first}, {stop}), {output})"
 
 
 def _methods_table(attributions: Mapping[str, Attribution]) -> str:
@@ -88,7 +152,7 @@ def _features_table(card: ModelCard) -> str:
 
 def _provenance(attributions: Mapping[str, Attribution], command: str | None, *, redact: bool) -> str:
     first = next(iter(attributions.values()))
-    explained = {explained_words(first, sample) for sample in range(len(first))}
+    explained = {explained_words(first, sample, redact=redact) for sample in range(len(first))}
     rows = [
         (
             "Explained",

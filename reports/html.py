@@ -24,16 +24,47 @@ def escape(text: object) -> str:
     return html.escape(text, quote=True).replace(" %", "\N{NO-BREAK SPACE}%")
 
 
-def page(title: str, body: str, version: str) -> str:
-    """Return the whole document: inline style, no script, and a policy that forbids everything else."""
+def page(title: str, body: str, version: str, *, script: str = "", library: str = "", data: str = "") -> str:
+    """Return the whole document: inline style, and a policy that forbids all that is not named here by its hash.
+
+    Args:
+        title: Of the document.
+        body: HTML.
+        version: Of gatelens.
+        script: The page's own script; none: the policy forbids scripts.
+        library: A script that the page's own starts, which must come along in `data`. The style elements that it makes
+            carry a nonce.
+        data: Blocks that are not executed.
+    """
     folder = files("gatelens.reports.page")
     style = (folder / "style.css").read_text(encoding="utf-8")
-    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    policy = f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
+    styles, scripts = [_source(style)], [_source(text) for text in (script, library) if text]
+    nonce = hashlib.sha256((script + library + data + body).encode()).hexdigest()[:32]
+    if library:
+        styles.append(f"'nonce-{nonce}'")
+    policy = {
+        "default-src": ["'none'"],
+        "script-src": scripts or ["'none'"],
+        "style-src": styles,
+        "img-src": ["data:"],
+        "base-uri": ["'none'"],
+        "form-action": ["'none'"],
+    }
     template = Template((folder / "report.html").read_text(encoding="utf-8"))
     return template.substitute(
-        policy=escape(policy), version=escape(version), title=escape(title), style=style, body=body
+        policy=escape("; ".join(f"{name} {' '.join(sources)}" for name, sources in policy.items())),
+        version=escape(version),
+        title=escape(title),
+        nonce=f' nonce="{nonce}"' if library else "",
+        style=style,
+        body=body,
+        scripts=f"{data}<script>{script}</script>" if script else "",
     )
+
+
+def _source(text: str) -> str:
+    """Return how a policy names an inline script or style: by its hash."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
 def picture(draw: Callable[[Theme], Figure], description: str, caption: str = "") -> str:

@@ -106,7 +106,7 @@ def _kind(predictor: Predictor) -> str:
         layers = (
             f"an LSTM layer of {each[0]}" if len(each) == 1 else f"LSTM layers of {joined(each)}" if each else "no LSTM"
         )
-        steps = ", one output a timestep" if _per_timestep(module.config) else ""
+        steps = ", one output a timestep" if per_timestep(module.config) else ""
         return f"Keras model with {layers}{steps}, {_ending(module)}"
     if not isinstance(module, LSTMModel):
         kinds = joined(
@@ -140,11 +140,11 @@ def _explained(predictor: Predictor) -> str:
         "multiclass": "the probability (softmax) or the score (logit) of the predicted class",
     }.get(task or "", "the predicted value")
     of = " of the output named by target" if several and task != "multiclass" else ""
-    when = ", at the last timestep unless target names another" if _per_timestep(predictor.config) else ""
+    when = ", at the last timestep unless target names another" if per_timestep(predictor.config) else ""
     return f"{what}{of}{when}"
 
 
-def _per_timestep(config: ModelConfig) -> bool:
+def per_timestep(config: ModelConfig) -> bool:
     """Return whether there are scores for each timestep."""
     return config.per_timestep if isinstance(config, KerasConfig) else getattr(config, "pooling", None) == "none"
 

@@ -64,8 +64,8 @@ def narrate(attributions: Mapping[str, Attribution], sample: int = 0, *, redact:
     checks += diagnostic_checks(attributions, sample)
     checks += confidence_checks(attribution, sample)
     return Narrative(
-        headline=headline(attribution, sample),
-        against=comparison(attribution, sample),
+        headline=headline(attribution, sample, redact=redact),
+        against=comparison(attribution, sample, redact=redact),
         reasons=tuple(reasons),
         rest=rest,
         checks=tuple(checks),

@@ -1,48 +1,136 @@
 """Static pictures with matplotlib, one call each; every function returns a `Figure` that the caller saves or shows.
 
-All draw one sample over its valid timesteps. Signed quantities share one scale, symmetric about zero, in which
-"raises" and "lowers" have the same colours everywhere.
+`.savefig("a.pdf")` and `.savefig("a.svg")` write vectors, with letters as letters. Pictures of a single panel take
+`ax=`, axes of your own, and return the figure these are in. Signed quantities share one scale, symmetric about zero, in
+which "raises" and "lowers" have the same colours everywhere. This module draws the attributions of one sample over its
+valid timesteps; those of the network (`gate_plots`), of many samples (`global_plots`) and of training
+(`training_plots`) can be had from here, too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..explainers import Attribution
-from ..models import InvalidInputError, LayerTrace, Trace
+from ..models import InvalidInputError
 from ..models.errors import nearest_name
-from ..models.trace import to_numpy
+from .gate_plots import (
+    MOST_UNITS,
+    plot_cell_state,
+    plot_gate_attribution,
+    plot_gates,
+    plot_memory_flow,
+    unit_order,
+)
+from .global_plots import plot_beeswarm, plot_global_features, plot_global_summary, plot_global_timesteps
 from .palette import LIGHT, Theme
-from .wording import method_name, step_labels
+from .plot_parts import (
+    BOTTOM,
+    canvas,
+    colour_key,
+    label_time,
+    left_margin,
+    length_of,
+    panels,
+    row_labels,
+    signed_cells,
+    time_margin,
+    titled,
+    unit_label,
+)
+from .training_plots import plot_training
+from .wording import method_name
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-MOST_UNITS = 32
+__all__ = [
+    "MOST_UNITS",
+    "plot_beeswarm",
+    "plot_cell_state",
+    "plot_comparison",
+    "plot_features",
+    "plot_gate_attribution",
+    "plot_gates",
+    "plot_global_features",
+    "plot_global_summary",
+    "plot_global_timesteps",
+    "plot_heatmap",
+    "plot_inputs",
+    "plot_kind",
+    "plot_memory_flow",
+    "plot_timesteps",
+    "plot_training",
+    "raw_series",
+    "strongest_features",
+    "unit_order",
+]
+
+MOST_ROWS = 24  # features of a heat map; what the others give is one row more
+MANY_STEPS = 150
 
 
-def plot_timesteps(attribution: Attribution, sample: int = 0, *, theme: Theme = LIGHT) -> Figure:
+def plot_timesteps(
+    attribution: Attribution, sample: int = 0, *, theme: Theme = LIGHT, ax: Axes | None = None
+) -> Figure:
     """Draw the contribution of each timestep as bars, with standard errors where they are known."""
-    figure, (axes,) = _panels([2.1], theme)
+    if not attribution.resolves_time:
+        raise InvalidInputError(
+            f"{attribution.method} explained by feature, which does not tell timesteps apart; draw plot_features."
+        )
+    figure, axes = canvas(2.1, theme, ax, bottom=time_margin(attribution, sample))
     _bars(axes, attribution, sample, theme)
-    _label_time(axes, attribution, sample, theme)
+    label_time(axes, attribution, sample, theme)
     return figure
 
 
-def plot_heatmap(attribution: Attribution, sample: int = 0, *, theme: Theme = LIGHT) -> Figure:
-    """Draw the contribution of each timestep and feature as a heat map."""
-    length = _length(attribution, sample)
+def plot_features(attribution: Attribution, sample: int = 0, *, theme: Theme = LIGHT, ax: Axes | None = None) -> Figure:
+    """Draw the contribution of each feature, summed over time, as bars; of many the strongest, and the others' sum."""
+    length = length_of(attribution, sample)
+    _ = attribution.features  # refuses methods that do not tell them apart
+    values, names = _strongest_rows(attribution, attribution.values[sample, :length].T.astype(np.float64))
+    totals = values.sum(axis=1)  # (rows,)
+    left = left_margin(theme, names)
+    figure, axes = canvas(0.35 + 0.26 * len(totals), theme, ax, left=left, bottom=BOTTOM + 0.15)
+    axes.barh(range(len(totals)), totals, height=0.7, color=_sign_colours(totals, theme))
+    axes.axvline(0, color=theme.rule, linewidth=1)
+    axes.set_ylim(len(totals) - 0.4, -0.6)
+    axes.set_xlim(*_around_zero(totals))
+    row_labels(axes, names, theme, left=left)
+    axes.set_xlabel(unit_label(attribution))
+    return figure
+
+
+def plot_heatmap(attribution: Attribution, sample: int = 0, *, theme: Theme = LIGHT, ax: Axes | None = None) -> Figure:
+    """Draw the contribution of each timestep and feature as a heat map; of many features the strongest.
+
+    What the others give together is a row of its own, so columns always sum to the timesteps. A method that does not
+    tell features apart has one row, one that does not tell timesteps apart one column.
+    """
+    length = length_of(attribution, sample)
     values = attribution.values[sample, :length].T  # (D, L)
-    figure, (axes,) = _panels([0.9 + 0.32 * len(values)], theme)
-    image = _signed_image(axes, values, theme)
-    axes.set_yticks(range(len(values)), [_fitted(name, theme) for name in attribution.feature_names])
-    _label_time(axes, attribution, sample, theme)
-    _colour_key(figure, axes, image, _unit_label(attribution), theme)
+    if attribution.resolves_features:
+        values, names = _strongest_rows(attribution, values)
+    else:
+        values, names = values.sum(axis=0, keepdims=True), ["all features"]
+    if not attribution.resolves_time:
+        values = values.sum(axis=1, keepdims=True)
+    left, few = left_margin(theme, names), len(values) <= 12
+    figure, axes = canvas(
+        0.4 + (0.32 if few else 0.22) * len(values), theme, ax, left=left, bottom=time_margin(attribution, sample)
+    )
+    drawn = signed_cells(axes, values, theme)
+    row_labels(axes, names, theme, left=left, lines=2 if few else 1)
+    if attribution.resolves_time:
+        label_time(axes, attribution, sample, theme)
+    else:
+        axes.set_xticks([0], ["the whole sequence"])
+    colour_key(axes, drawn, unit_label(attribution), theme, ours=ax is None)
     return figure
 
 
@@ -54,18 +142,23 @@ def plot_comparison(attributions: Mapping[str, Attribution], sample: int = 0, *,
     shown = [attribution for attribution in attributions.values() if attribution.resolves_time]
     if not shown:
         raise InvalidInputError("none of these attributions tells timesteps apart, so there is nothing to compare.")
-    figure, panels = _panels([1.15] * len(shown), theme)
+    lengths = {length_of(attribution, sample) for attribution in shown}
+    if len(lengths) > 1:
+        raise InvalidInputError(
+            f"these attributions have {' and '.join(map(str, sorted(lengths)))} timesteps; compare explanations of "
+            "the same sequence."
+        )
+    figure, found = panels([1.15] * len(shown), theme, bottom=time_margin(shown[-1], sample))
     additive = [attribution for attribution in shown if attribution.attrs["completeness"] != "none"]
     limit = max((float(np.abs(a.timesteps[sample]).max()) for a in additive), default=0.0)
-    for axes, attribution in zip(panels, shown, strict=True):
+    for axes, attribution in zip(found, shown, strict=True):
         _bars(axes, attribution, sample, theme)
         own_scale = attribution not in additive
         if not own_scale and limit > 0:
             axes.set_ylim(-1.1 * limit, 1.1 * limit)
-        title = method_name(attribution.method) + ("  (own scale)" if own_scale and additive else "")
-        axes.set_title(_plain(title), loc="left", fontsize=10, color=theme.ink)
+        titled(axes, method_name(attribution.method) + (" (own scale)" if own_scale and additive else ""), theme)
         axes.set_ylabel("")
-        _label_time(axes, attribution, sample, theme, last=axes is panels[-1])
+        label_time(axes, attribution, sample, theme, last=axes is found[-1])
     return figure
 
 
@@ -86,108 +179,53 @@ def plot_inputs(
         spans: Timesteps (first, last) to shade.
         theme: Colours.
     """
-    length = _length(attribution, sample)
+    if attribution.of_tokens:
+        raise InvalidInputError(
+            "the inputs are token ids, which are names and not amounts; plot_timesteps draws the tokens."
+        )
+    length = length_of(attribution, sample)
     columns = strongest_features(attribution, sample) if features is None else list(features)
-    figure, panels = _panels([1.25] * len(columns), theme)
-    for axes, column in zip(panels, columns, strict=True):
+    figure, found = panels([1.25] * len(columns), theme)
+    for axes, column in zip(found, columns, strict=True):
         values, baseline, unit = raw_series(attribution, sample, column)
         for first, last in spans:
             axes.axvspan(first - 0.5, last + 0.5, color=theme.shade, zorder=0, linewidth=0)
         axes.plot(np.arange(length), baseline, color=theme.muted, linewidth=1, linestyle=(0, (1, 2)))
         axes.plot(np.arange(length), values, color=theme.accent, linewidth=1.8, marker="o", markersize=2.5)
-        title = attribution.feature_names[column] + (f", {unit}" if unit else "")
-        axes.set_title(_plain(title), loc="left", fontsize=10, color=theme.ink)
+        titled(axes, attribution.feature_names[column] + (f", {unit}" if unit else ""), theme)
         axes.margins(y=0.15)
-        _label_time(axes, attribution, sample, theme, last=axes is panels[-1])
+        label_time(axes, attribution, sample, theme, last=axes is found[-1])
     return figure
 
 
-def plot_gates(
-    trace: Trace, sample: int = 0, *, layer: str | None = None, attribution: Attribution | None = None,
-    theme: Theme = LIGHT,
-) -> Figure:  # fmt: skip
-    """Draw each gate of one layer as a unit x timestep heat map, and the candidate on a signed scale.
-
-    The forget gate is drawn as 1 - f, what is forgotten: gates that keep everything would be a dark slab.
-
-    Args:
-        trace: What recording returned.
-        sample: Which sample.
-        layer: Name of the layer; None: the top one.
-        attribution: Names the timesteps, and its gate attributions, if any, choose and order the units.
-        theme: Colours.
-    """
-    from matplotlib.colors import Normalize
-
-    chosen = _layer(trace, layer)
-    length = int(trace.lengths[sample])
-    order, _ = unit_order(trace, sample, layer=layer, attribution=attribution)
-    order = order[:MOST_UNITS]
-    figure, panels = _panels([1.3] * 4, theme)
-    drawn = [
-        ("Input gate: how much is written", chosen.input_gate, False),
-        ("Forgetting (1 \N{MINUS SIGN} forget gate): how much is erased", 1 - chosen.forget_gate, False),
-        ("Candidate: what would be written", chosen.candidate, True),
-        ("Output gate: how much is shown", chosen.output_gate, False),
-    ]
-    for axes, (title, values, signed) in zip(panels, drawn, strict=True):
-        array = to_numpy(values)[sample, :length][:, order].T  # (units, L)
-        if signed:
-            image = _signed_image(axes, array, theme, limit=1.0 if np.abs(array).max() <= 1 else None)
-        else:
-            image = axes.imshow(
-                array, aspect="auto", cmap=theme.sequential(), norm=Normalize(0, 1), interpolation="nearest"
-            )
-        _unit_axis(axes, title, len(order), theme)
-        _label_steps(axes, attribution, sample, length, theme, last=axes is panels[-1])
-        _colour_key(figure, axes, image, "", theme)
-    return figure
-
-
-def plot_cell_state(
-    trace: Trace, sample: int = 0, *, layer: str | None = None, attribution: Attribution | None = None,
-    theme: Theme = LIGHT,
-) -> Figure:  # fmt: skip
-    """Draw the cell state of one layer: a heat map of its units, and below it the courses of the strongest six."""
-    chosen = _layer(trace, layer)
-    length = int(trace.lengths[sample])
-    order, _ = unit_order(trace, sample, layer=layer, attribution=attribution)
-    order = order[:MOST_UNITS]
-    cell = to_numpy(chosen.cell_state)[sample, :length]  # (L, H)
-    figure, (top, bottom) = _panels([1.7, 1.7], theme)
-    image = _signed_image(top, cell[:, order].T, theme)
-    _unit_axis(top, "Cell state: what the network remembers", len(order), theme)
-    _label_steps(top, attribution, sample, length, theme, last=False)
-    _colour_key(figure, top, image, "", theme)
-    bottom.axhline(0, color=theme.rule, linewidth=1)
-    for rank, unit in enumerate(order[:6]):
-        bottom.plot(
-            np.arange(length), cell[:, unit], linewidth=1.6 if rank == 0 else 1.1,
-            color=theme.accent if rank == 0 else theme.muted, alpha=1 if rank == 0 else 0.85 - 0.1 * rank,
-        )  # fmt: skip
-    _name_lines(bottom, [(float(cell[-1, unit]), f"unit {unit + 1}") for unit in order[:6]], length, theme)
-    bottom.set_title("The strongest six units", loc="left", fontsize=10, color=theme.ink)
-    _label_steps(bottom, attribution, sample, length, theme)
-    return figure
-
-
-def plot_gate_attribution(attribution: Attribution, sample: int = 0, *, theme: Theme = LIGHT) -> Figure:
-    """Draw which gate mattered when: gate attributions summed over units, one row a gate and layer."""
-    gates = attribution.gates
-    if gates is None:
-        raise InvalidInputError(f"{attribution.method} holds no gate attributions; use gate_saliency.")
-    length = _length(attribution, sample)
-    array = np.nansum(gates.to_numpy()[sample, :, :length], axis=3)  # (layer, L, gate)
-    names = [str(name).replace("_", " ") for name in gates["gate"].to_numpy()]
-    layers = [str(name) for name in gates["layer"].to_numpy()]
-    rows = [array[layer, :, gate] for layer in range(len(layers)) for gate in range(len(names))]
-    labels = [name if len(layers) == 1 else f"{layer} {name}" for layer in layers for name in names]
-    figure, (axes,) = _panels([0.9 + 0.28 * len(rows)], theme)
-    image = _signed_image(axes, np.array(rows), theme)
-    axes.set_yticks(range(len(rows)), [_fitted(label, theme) for label in labels])
-    _label_time(axes, attribution, sample, theme)
-    _colour_key(figure, axes, image, "", theme)
-    return figure
+def plot_kind(
+    attribution: Attribution, sample: int | None = None, *, kind: str | None = None, **options: Any
+) -> Figure:
+    """Draw one of the pictures that need nothing but an attribution; see `Attribution.plot`."""
+    of_sample: dict[str, Callable[..., Figure]] = {
+        "timesteps": plot_timesteps,
+        "features": plot_features,
+        "heatmap": plot_heatmap,
+        "inputs": plot_inputs,
+        "gates": plot_gate_attribution,
+    }
+    of_all: dict[str, Callable[..., Figure]] = {
+        "summary": plot_global_summary,
+        "beeswarm": plot_beeswarm,
+        "global_timesteps": plot_global_timesteps,
+        "global_features": plot_global_features,
+    }
+    kind = kind or ("timesteps" if attribution.resolves_time else "features")
+    if kind in of_sample:
+        return of_sample[kind](attribution, 0 if sample is None else sample, **options)
+    if kind not in of_all:
+        raise InvalidInputError(f"kind is {kind!r}; {nearest_name(kind, (*of_sample, *of_all))}")
+    if sample is not None:
+        raise InvalidInputError(
+            f"kind={kind!r} draws all samples, so it takes no sample; of one alone it is "
+            f"attribution[{sample}].plot(kind={kind!r})."
+        )
+    return of_all[kind](attribution, **options)
 
 
 # -- what is drawn ---------------------------------------------------------------------------------------------------
@@ -207,7 +245,7 @@ def strongest_features(attribution: Attribution, sample: int, *, most: int = 4) 
 
 def raw_series(attribution: Attribution, sample: int, column: int) -> tuple[NDArray[Any], NDArray[Any], str]:
     """Return a feature's values and baseline before scaling, (L,) each, and its unit."""
-    length = _length(attribution, sample)
+    length = length_of(attribution, sample)
     values = attribution.inputs[sample, :length, column].astype(np.float64)
     baseline = attribution.dataset["baseline"].to_numpy()[sample, :length, column].astype(np.float64)
     if "feature_scale" not in attribution.dataset.coords:
@@ -218,155 +256,41 @@ def raw_series(attribution: Attribution, sample: int, column: int) -> tuple[NDAr
     return values * scale + center, baseline * scale + center, unit
 
 
-def unit_order(
-    trace: Trace, sample: int, *, layer: str | None = None, attribution: Attribution | None = None
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Return the units of a layer, strongest first, and each unit's weight (H,).
-
-    The weight is the unit's absolute gate attribution where the attribution holds gates, else how far its cell moves.
-    """
-    name = _layer_name(trace, layer)
-    length = int(trace.lengths[sample])
-    hidden = trace[name].cell_state.shape[2]
-    weight = np.abs(to_numpy(trace[name].cell_state)[sample, :length]).max(axis=0).astype(np.float64)  # (H,)
-    if attribution is not None and attribution.gates is not None and name in attribution.gates["layer"]:
-        gates = attribution.gates.sel(layer=name).to_numpy()[sample]  # (T, gate, unit)
-        weight = np.nansum(np.abs(gates), axis=(0, 1)).astype(np.float64)[:hidden]
-    return np.argsort(-weight, kind="stable"), weight
-
-
-# -- how it is drawn -------------------------------------------------------------------------------------------------
-
-
-def _panels(heights: Sequence[float], theme: Theme) -> tuple[Figure, list[Axes]]:
-    """Return a figure with panels under each other whose time axes stand exactly above each other."""
-    from matplotlib.figure import Figure
-
-    gap, top, bottom = 0.42, 0.32, 0.42
-    height = sum(heights) + gap * (len(heights) - 1) + top + bottom
-    width = theme.width
-    left, right = _left_margin(theme), min(0.9, 0.15 * width)
-    figure = Figure(figsize=(width, height), facecolor=theme.paper)
-    panels = []
-    y = height - top
-    for panel in heights:
-        y -= panel
-        axes = figure.add_axes((left / width, y / height, (width - left - right) / width, panel / height))
-        y -= gap
-        axes.set_facecolor(theme.paper)
-        for side, spine in axes.spines.items():
-            spine.set_visible(side in ("left", "bottom"))
-            spine.set_color(theme.rule)
-        axes.tick_params(colors=theme.muted, labelcolor=theme.ink, labelsize=9)
-        axes.yaxis.label.set_color(theme.ink)
-        panels.append(axes)
-    return figure, panels
+def _strongest_rows(attribution: Attribution, values: NDArray[Any]) -> tuple[NDArray[Any], list[str]]:
+    """Return the rows of (D, L) to draw, in the data's order, and their names; the last one is the others' sum."""
+    names = list(attribution.feature_names)
+    if len(values) <= MOST_ROWS:
+        return values, names
+    order = np.argsort(-np.abs(values).sum(axis=1), kind="stable")
+    kept, rest = sorted(order[: MOST_ROWS - 1]), order[MOST_ROWS - 1 :]
+    shown = np.concatenate([values[kept], values[rest].sum(axis=0, keepdims=True)])
+    return shown, [*(names[row] for row in kept), f"{len(rest)} others, summed"]
 
 
 def _bars(axes: Axes, attribution: Attribution, sample: int, theme: Theme) -> None:
-    length = _length(attribution, sample)
+    length = length_of(attribution, sample)
     values = attribution.timesteps[sample, :length].astype(np.float64)
-    colours = [theme.raises if value >= 0 else theme.lowers for value in values]
     axes.axhline(0, color=theme.rule, linewidth=1)
-    axes.bar(np.arange(length), values, color=colours, width=0.8)
+    colours = _sign_colours(values, theme)
+    edge = 0.5 if length > MANY_STEPS else 0.0  # points: thin bars must be seen
+    axes.bar(np.arange(length), values, color=colours, width=0.8, edgecolor=colours, linewidth=edge)
     error = attribution.std_error
     if error is not None:
         spread = error[sample, :length].sum(axis=1)  # features share their draws: this is the most it can be
         axes.errorbar(np.arange(length), values, yerr=spread, fmt="none", ecolor=theme.muted, elinewidth=0.8)
-    axes.set_ylabel(_unit_label(attribution), fontsize=9)
+    elif not values.any():
+        axes.set_ylim(-1, 1)
+    axes.set_ylabel(unit_label(attribution))
 
 
-def _signed_image(axes: Axes, values: NDArray[Any], theme: Theme, limit: float | None = None) -> Any:
-    from matplotlib.colors import Normalize
-
-    bound = limit or float(np.abs(values).max()) or 1.0
-    return axes.imshow(
-        values, aspect="auto", cmap=theme.signed(), norm=Normalize(-bound, bound), interpolation="nearest"
-    )
+def _sign_colours(values: NDArray[Any], theme: Theme) -> list[str]:
+    return [theme.raises if value >= 0 else theme.lowers for value in values]
 
 
-def _colour_key(figure: Figure, axes: Axes, image: Any, label: str, theme: Theme) -> None:
-    box = axes.get_position()
-    key = figure.add_axes((box.x1 + 0.015, box.y0, 0.1 / theme.width, box.height))
-    bar = figure.colorbar(image, cax=key)
-    bar.outline.set_visible(False)
-    bar.ax.tick_params(labelsize=8, colors=theme.muted, labelcolor=theme.ink)
-    bar.ax.locator_params(nbins=3)
-    if label:
-        bar.ax.set_title(label, fontsize=8, color=theme.ink, loc="left")
-
-
-def _unit_axis(axes: Axes, title: str, count: int, theme: Theme) -> None:
-    axes.set_title(title, loc="left", fontsize=10, color=theme.ink)
-    axes.set_yticks([0, count - 1] if count > 1 else [0], ["strongest", f"number {count}"] if count > 1 else ["unit"])
-    axes.spines[["left", "bottom"]].set_visible(False)
-
-
-def _name_lines(axes: Axes, ends: list[tuple[float, str]], length: int, theme: Theme) -> None:
-    """Write each line's name at its end, moved apart where they would overlap."""
-    low, high = axes.get_ylim()
-    gap = (high - low) * 0.085
-    place = -np.inf
-    for rank, (value, name) in sorted(enumerate(ends), key=lambda entry: entry[1][0]):
-        place = max(value, place + gap)
-        colour = theme.accent if rank == 0 else theme.muted
-        axes.text(length - 0.3, place, name, fontsize=8, color=colour, va="center", clip_on=False)
-
-
-def _label_time(axes: Axes, attribution: Attribution, sample: int, theme: Theme, *, last: bool = True) -> None:
-    _label_steps(axes, attribution, sample, _length(attribution, sample), theme, last=last)
-
-
-def _label_steps(
-    axes: Axes, attribution: Attribution | None, sample: int, length: int, theme: Theme, *, last: bool = True
-) -> None:
-    """Give a panel its time axis; only the last of several carries the labels."""
-    labels = [str(step + 1) for step in range(length)] if attribution is None else step_labels(attribution, sample)
-    stride = max(1, -(-length // round(theme.width - 0.6)))
-    ticks = list(range(length - 1, -1, -stride))[::-1]
-    axes.set_xticks(ticks, [_plain(labels[tick]) for tick in ticks])
-    axes.set_xlim(-0.5, length - 0.5)
-    axes.tick_params(colors=theme.muted, labelcolor=theme.ink, labelsize=9, labelbottom=last)
-
-
-def _unit_label(attribution: Attribution) -> str:
-    if attribution.attrs["output"] == "probability":
-        return "probability"
-    return _plain(str(attribution.attrs["output_unit"])) or "score"
-
-
-def _layer_name(trace: Trace, layer: str | None) -> str:
-    names = list(trace)
-    if layer is None:
-        top = [name for name in names if not name.endswith(".reverse")]
-        return (top or names)[-1]
-    if layer not in names:
-        raise InvalidInputError(f"there is no layer {layer!r}; {nearest_name(layer, names)}")
-    return layer
-
-
-def _layer(trace: Trace, layer: str | None) -> LayerTrace:
-    return trace[_layer_name(trace, layer)]
-
-
-def _length(attribution: Attribution, sample: int) -> int:
-    if not 0 <= sample < len(attribution):
-        raise InvalidInputError(f"sample is {sample}; this attribution has the samples 0 to {len(attribution) - 1}.")
-    return int(attribution.lengths[sample])
-
-
-def _left_margin(theme: Theme) -> float:
-    return min(1.55, 0.27 * theme.width)
-
-
-def _fitted(text: str, theme: Theme) -> str:
-    """Return a row's label on as many lines as the margin asks for, at most two."""
-    import textwrap
-
-    return _plain("\n".join(textwrap.wrap(text, int(_left_margin(theme) / 0.085), max_lines=2, placeholder="...")))
-
-
-def _plain(text: str) -> str:
-    """Return text that matplotlib shows as it is (a dollar sign would start a formula)."""
-    shown = "".join(letter if letter.isprintable() or letter == "\n" else " " for letter in text)
-    return shown.replace("$", r"\$")
+def _around_zero(values: NDArray[Any]) -> tuple[float, float]:
+    """Return limits that hold all values and zero."""
+    low, high = min(0.0, float(values.min())), max(0.0, float(values.max()))
+    if low == high:
+        return -1.0, 1.0
+    room = 0.05 * (high - low)
+    return low - room * (low < 0), high + room * (high > 0)

@@ -7,11 +7,13 @@ import json
 import numpy as np
 
 from ..explainers import Attribution
-from .wording import effect, level, percent
+from .wording import capital, effect, level, percent, step_labels
 
 
 def class_probabilities(attribution: Attribution, sample: int) -> list[tuple[str, float]] | None:
-    """Return (class, probability) of the explained timestep, most likely first; None for a regression."""
+    """Return (class, probability) of the explained timestep, most likely first; None for a regression or a window."""
+    if attribution.diagnostic("target_last") is not None:
+        return None
     scores = attribution.dataset["scores"].to_numpy()[sample]  # (K,)
     task = attribution.attrs["task"]
     names = attribution.output_names
@@ -36,17 +38,29 @@ def explained_name(attribution: Attribution, sample: int) -> str:
     return attribution.output_names[output]
 
 
-def explained_words(attribution: Attribution, sample: int) -> str:
-    """Return what is explained, e.g. "the probability of fall", "the score of rise" or "the prediction"."""
+def explained_words(attribution: Attribution, sample: int, *, redact: bool = False) -> str:
+    """Return what is explained, e.g. "the probability of fall", "the score of rise" or "the prediction".
+
+    Of a window it is "the sum over timesteps 4 to 8 of the score of rise".
+    """
     name = explained_name(attribution, sample)
     if attribution.attrs["task"] == "regression":
-        return "the prediction" if len(attribution.output_names) == 1 else f"the prediction of {name}"
-    return f"the {'probability' if attribution.attrs['output'] == 'probability' else 'score'} of {name}"
+        words = "the prediction" if len(attribution.output_names) == 1 else f"the prediction of {name}"
+    else:
+        words = f"the {'probability' if attribution.attrs['output'] == 'probability' else 'score'} of {name}"
+    if attribution.diagnostic("target_last") is None:
+        return words
+    return f"the sum over {_steps_words(attribution, sample, redact=redact)} of {words}"
 
 
-def headline(attribution: Attribution, sample: int) -> tuple[str, str, str]:
+def headline(attribution: Attribution, sample: int, *, redact: bool = False) -> tuple[str, str, str]:
     """Return "The model predicts", the prediction, and the rest of the sentence."""
-    where = _where(attribution, sample)
+    if attribution.diagnostic("target_last") is not None:
+        words = explained_words(attribution, sample, redact=redact)
+        target = str(attribution.attrs["target"])
+        before = f"For {target}, {words} is" if target else f"{capital(words)} is"
+        return before, level(float(attribution.prediction[sample]), attribution), "."
+    where = where_explained(attribution, sample, redact=redact)
     pairs = class_probabilities(attribution, sample)
     if pairs is None:
         value = level(float(attribution.prediction[sample]), attribution)
@@ -61,16 +75,34 @@ def headline(attribution: Attribution, sample: int) -> tuple[str, str, str]:
     return before, name, f"with {percent(probability)} probability{where}."
 
 
-def _where(attribution: Attribution, sample: int) -> str:
-    timestep = attribution.diagnostic("target_timestep")
-    return "" if timestep is None else f" at timestep {int(timestep[sample]) + 1}"
+def where_explained(attribution: Attribution, sample: int, *, redact: bool = False) -> str:
+    """Return " at timestep 5", or ", summed over timesteps 4 to 8"; "" of a model with one output a sequence."""
+    if attribution.diagnostic("target_timestep") is None:
+        return ""
+    how = " at" if attribution.diagnostic("target_last") is None else ", summed over"
+    return f"{how} {_steps_words(attribution, sample, redact=redact)}"
+
+
+def _steps_words(attribution: Attribution, sample: int, *, redact: bool) -> str:
+    """Return the explained timesteps, counted from 1, e.g. "timesteps 4 to 8 (16:23 to 16:43)" where times are known.
+
+    Horizons of a model's own have no times: those known are of its inputs.
+    """
+    dataset = attribution.dataset
+    first = int(dataset["target_timestep"].to_numpy()[sample])
+    last = int(dataset["target_last"].to_numpy()[sample]) if "target_last" in dataset else first
+    words = f"timesteps {first + 1} to {last + 1}" if last > first else f"timestep {first + 1}"
+    if "timestamp" not in dataset or attribution.attrs.get("target_time") != "inputs" or redact:
+        return words
+    labels = step_labels(attribution, sample)
+    return f"{words} ({labels[first]}{f' to {labels[last]}' if last > first else ''})"
 
 
 def _classes(attribution: Attribution) -> list[str]:
     return [str(name) for name in json.loads(attribution.attrs["classes"])]
 
 
-def comparison(attribution: Attribution, sample: int) -> str:
+def comparison(attribution: Attribution, sample: int, *, redact: bool = False) -> str:
     """Return the sentence that compares the prediction with the baseline's."""
     name = explained_name(attribution, sample)
     prediction, reference = float(attribution.prediction[sample]), float(attribution.baseline_prediction[sample])
@@ -84,6 +116,8 @@ def comparison(attribution: Attribution, sample: int) -> str:
     ]
     if attribution.attrs["task"] == "regression":
         subject = "The prediction"
+    if attribution.diagnostic("target_last") is not None:
+        subject = capital(explained_words(attribution, sample, redact=redact))
     return (
         f"{subject} is {level(prediction, attribution, digits)}; for {described} it would be "
         f"{level(reference, attribution, digits)}. "

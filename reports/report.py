@@ -1,8 +1,8 @@
 """`Report`: attributions become one self-contained HTML page that tells a person why.
 
-The page has no script and no network; a Content-Security-Policy forbids both. Order: what was predicted, the reasons,
-how far to rely on them, then pictures of what went in, what mattered and what the network did, then tables and
-provenance.
+Order: what was predicted, the reasons, how far to rely on them; then what a reader explores (`explore.py`): linked
+panels of what went in, what mattered and what the network did; then tables and provenance. The words stand without any
+script. A Content-Security-Policy forbids the network, and every script but the page's own two.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch
 
 from ..explainers import Attribution
 from ..explainers.assemble import library_versions
-from ..models import GatelensError, InvalidInputError, InvalidTypeError, LSTMModel, Predictor, Trace
+from ..models import GatelensError, InvalidInputError, InvalidTypeError, LSTMModel, Predictor, Trace, memory_flow
 from ..models.files import replacing_file
 from ..models.recorder import lstm_modules
 from ..models.state import kept_buffers, seeded
@@ -24,14 +24,19 @@ from ..models.tracing import trace_of
 from . import plots
 from .about import about
 from .evidence import Check
-from .html import details, escape, page, picture, share_bar, table
+from .explainer_agreement import compare_explainers
+from .explore import explore
+from .html import details, escape, page, share_bar, table
 from .model_card import describe, metric_sentence
 from .narrative import Narrative, narrate
+from .payload import SHOWN_UNITS, pack_sample
 from .prediction import class_probabilities, explained_name, explained_words
 from .reasons import token_texts
-from .wording import effect, method_name, number, percent, step_labels
+from .wording import capital, effect, method_name, number, percent, step_labels
 
 MOST_SAMPLES = 50
+LARGE_BYTES = 5 * 2**20  # of a page, which is then told
+LARGEST_BYTES = 20 * 2**20  # beyond which units are left out
 
 
 class Report:
@@ -45,6 +50,10 @@ class Report:
         title: Title of the page; None: the prediction.
         redact: Leave raw inputs, clock times and sample names out of the file.
         command: The command that made the page, to be shown.
+        over_time: What `explain_over_time` found on the same inputs: the reader then picks the output timestep.
+
+    Attributes:
+        notes: After `to_html` or `save`: what was left out of the page, and whether it is large.
 
     Raises:
         InvalidInputError: There is no attribution, or they are of different inputs or targets.
@@ -59,12 +68,15 @@ class Report:
         title: str | None = None,
         redact: bool = False,
         command: str | None = None,
+        over_time: Any = None,
     ) -> None:
         self.attributions = _as_mapping(attributions)
         self.model = model
         self.title = title
         self.redact = redact
         self.command = command
+        self.over_time = over_time
+        self.notes: list[str] = []
         self._untraced = ""
         self._check_same_problem()
         self.trace = trace if trace is not None else self._record()
@@ -85,19 +97,82 @@ class Report:
 
     def to_html(self) -> str:
         """Return the page."""
-        first = self._first
-        count = len(first)
-        narratives = [narrate(self.attributions, sample, redact=self.redact) for sample in range(count)]
+        samples = range(len(self._first))
+        narratives = [narrate(self.attributions, sample, redact=self.redact) for sample in samples]
+        self.notes = [self._untraced] if self._untraced else []
+        packs, layers = self._packs(narratives)
+        explored = explore(
+            self.attributions,
+            packs,
+            [self._sample_name(sample) for sample in samples],
+            primary=narratives[0].primary,
+            layers=layers,
+            gated=any(found.gates is not None for found in self.attributions.values()),
+            over_time=self.over_time,
+            redact=self.redact,
+        )
+        size = len(explored.data) + len(explored.script)
+        if size > LARGE_BYTES:
+            self.notes.append(f"This page is large: {size / 2**20:.0f} MB. Fewer samples make it smaller.")
         parts = []
         if self.title:
             parts.append(f'<p class="kicker">{escape(self.title)}</p>')
-        if count > 1:
+        if len(samples) > 1:
             parts.append(self._contents(narratives))
-        for sample, narrative in enumerate(narratives):
-            parts.append(self._article(sample, narrative))
+        parts += [self._article(sample, narrative) for sample, narrative in enumerate(narratives)]
+        parts += [f'<p class="quiet">{escape(note)}</p>' for note in self.notes]
+        parts.append("<noscript><p>The panels below need JavaScript; the tables do not.</p></noscript>")
+        parts.append(explored.body)
+        for sample in samples:
+            folded = self._agreement(sample) + details("Every timestep as a table", self._steps_table(sample))
+            parts.append(f'<div data-number="{sample}">{folded}</div>')
         parts.append(about(self.attributions, self.model, command=self.command, redact=self.redact))
-        title = self.title or _sentence(narratives[0])
-        return page(title, "\n".join(parts), library_versions()["gatelens"])
+        return page(
+            self.title or _sentence(narratives[0]),
+            "\n".join(parts),
+            library_versions()["gatelens"],
+            script=explored.script,
+            library=explored.library,
+            data=explored.data,
+        )
+
+    def _packs(self, narratives: Sequence[Narrative]) -> tuple[list[str], list[str]]:
+        """Return each sample's numbers, and the names of the layers shown; leave units out where it is a lot."""
+        trace, flows = self.trace, {}
+        if trace is not None:
+            try:
+                flows = memory_flow(trace)
+            except GatelensError as error:
+                self.notes.append(f"Memory flow is not shown: {error}")
+        for units in (None, SHOWN_UNITS, 0):
+            packs, size = [], 0
+            for sample, narrative in enumerate(narratives):
+                pack = pack_sample(
+                    self._shown(),
+                    sample,
+                    name=self._sample_name(sample),
+                    primary=narrative.primary,
+                    trace=trace,
+                    flows=flows,
+                    over_time=self.over_time,
+                    spans=[
+                        (reason.first, reason.last)
+                        for reason in narrative.reasons
+                        if reason.text.find("throughout") < 0
+                    ],
+                    units=units,
+                    redact=self.redact,
+                )
+                packs.append(pack.text())
+                size += len(packs[-1])
+                if size > LARGEST_BYTES:
+                    break
+            else:
+                break
+        if units is not None:
+            kept = f"only the {units} strongest units of each layer are in it" if units else "it is without its units"
+            self.notes.append(f"With all units this page would have more than {LARGEST_BYTES // 2**20} MB; {kept}.")
+        return packs, [layer["label"] for layer in pack.header["layers"]]
 
     def _repr_html_(self) -> str:
         """Return the page's words for notebooks."""
@@ -115,7 +190,7 @@ class Report:
 
     def _contents(self, narratives: list[Narrative]) -> str:
         items = "".join(
-            f'<li><a href="#sample-{index + 1}">{escape(self._sample_name(index))}</a> '
+            f'<li><a href="#sample={index + 1}" data-sample-link="{index}">{escape(self._sample_name(index))}</a> '
             f"{escape(_short(narrative, self.attributions[narrative.primary], index))}</li>"
             for index, narrative in enumerate(narratives)
         )
@@ -130,9 +205,7 @@ class Report:
         ]
         if primary.of_tokens and not self.redact:
             parts.append(self._tokens(sample, primary))
-        parts += self._pictures(sample, narrative, self._shown()[narrative.primary])
-        parts.append(details("The same as a table", self._steps_table(sample)))
-        return f'<article id="sample-{sample + 1}">{"".join(parts)}</article>'
+        return f'<article id="sample-{sample + 1}" data-number="{sample}">{"".join(parts)}</article>'
 
     def _head(self, sample: int, narrative: Narrative) -> str:
         primary = self.attributions[narrative.primary]
@@ -171,11 +244,11 @@ class Report:
             rows += (
                 f'<tr><td class="size {kind}">{escape(reason.effect_text)}</td>'
                 f'<td class="drawn">{share_bar(abs(reason.effect) / largest, kind)}</td>'
-                f"<td><strong>{escape(_capital(reason.name))}</strong> {escape(reason.text)}</td></tr>"
+                f"<td><strong>{escape(capital(reason.name))}</strong> {escape(reason.text)}</td></tr>"
             )
         table_ = f'<table class="reasons"><tbody>{rows}</tbody></table>' if rows else ""
         rest = f'<p class="quiet">{escape(narrative.rest)}</p>' if narrative.rest else ""
-        subject = explained_words(self.attributions[narrative.primary], sample)
+        subject = explained_words(self.attributions[narrative.primary], sample, redact=self.redact)
         return f'<h2>Why</h2><p class="quiet">What raised and lowered {escape(subject)}</p>{table_}{rest}'
 
     def _checks(self, narrative: Narrative) -> str:
@@ -195,45 +268,12 @@ class Report:
         course = primary.timesteps[sample, :length]
         largest = float(np.abs(course).max()) or 1.0
         spans = ""
-        for text, value in zip(token_texts(primary, sample), course, strict=True):
+        for step, (text, value) in enumerate(zip(token_texts(primary, sample), course, strict=True)):
             strength = int(np.ceil(4 * abs(float(value)) / largest))
             kind = "" if strength == 0 else f"{'raises' if value > 0 else 'lowers'} s{strength}"
             words = escape(effect(float(value), primary))
-            spans += f'<span class="{kind}" title="{words}">{escape(text)}<sup>{words}</sup></span> '
+            spans += f'<span class="{kind}" title="{words}" data-step="{step}">{escape(text)}<sup>{words}</sup></span> '
         return f'<h2>What went in</h2><p class="tokens">{spans}</p>'
-
-    def _pictures(self, sample: int, narrative: Narrative, primary: Attribution) -> list[str]:
-        parts = []
-        spans = [(reason.first, reason.last) for reason in narrative.reasons if reason.text.find("throughout") < 0]
-        if not primary.of_tokens and not self.redact:
-            parts.append("<h2>What went in</h2>")
-            parts.append(
-                picture(
-                    lambda theme: plots.plot_inputs(primary, sample, spans=spans, theme=theme),
-                    "The input series over time, in their own units",
-                    "Shaded: the timesteps named above. Dotted: the baseline.",
-                )
-            )
-        parts.append("<h2>What mattered</h2>")
-        if primary.resolves_features and len(primary.feature_names) > 1:
-            parts.append(
-                picture(
-                    lambda theme: plots.plot_heatmap(primary, sample, theme=theme),
-                    "Contribution of each timestep and feature",
-                    f"{method_name(primary.method)}: each timestep and feature. Orange raises, blue lowers.",
-                )
-            )
-        sampled = any(attribution.std_error is not None for attribution in self.attributions.values())
-        if any(attribution.resolves_time for attribution in self.attributions.values()):
-            parts.append(
-                picture(
-                    lambda theme: plots.plot_comparison(self._shown(), sample, theme=theme),
-                    "Contribution of each timestep, by explainer",
-                    "Each timestep's contribution by explainer. Orange raises, blue lowers."
-                    + (" Thin lines: standard errors of the sampling." if sampled else ""),
-                )
-            )
-        return parts + self._network_pictures(sample)
 
     def _shown(self) -> dict[str, Attribution]:
         """Return the attributions, their clock times left out of a redacted page."""
@@ -244,44 +284,16 @@ class Report:
             for name, attribution in self.attributions.items()
         }
 
-    def _network_pictures(self, sample: int) -> list[str]:
-        gated = next((found for found in self._shown().values() if found.gates is not None), None)
-        if self.trace is None and gated is None and not self._untraced:
-            return []
-        named = gated or next(iter(self._shown().values()))
-        parts = ["<h2>What the network did</h2>"]
-        if self._untraced:
-            parts.append(f'<p class="quiet">{escape(self._untraced)}</p>')
-        if gated is not None:
-            parts.append(
-                picture(
-                    lambda theme: plots.plot_gate_attribution(gated, sample, theme=theme),
-                    "Gate attributions over time",
-                    "Gate saliency: which gate mattered when, summed over its units.",
-                )
-            )
-        if self.trace is not None:
-            trace = self.trace
-            shown = min(plots.MOST_UNITS, plots.unit_order(trace, sample)[0].size)
-            order = "by gate saliency" if gated is not None else "by how far their cell moves"
-            parts.append(
-                picture(
-                    lambda theme: plots.plot_cell_state(trace, sample, attribution=named, theme=theme),
-                    "Cell state of the top layer over time",
-                    f"Top layer, the {shown} strongest units {order}.",
-                )
-            )
-            parts.append(
-                details(
-                    "The gates, unit by unit",
-                    picture(
-                        lambda theme: plots.plot_gates(trace, sample, attribution=named, theme=theme),
-                        "Gates of the top layer over time",
-                        "The same units in the same order. The forget gate is drawn as what it erases.",
-                    ),
-                )
-            )
-        return parts
+    def _agreement(self, sample: int) -> str:
+        """Return where the explainers agree and where not, folded."""
+        if len(self.attributions) < 2:
+            return ""
+        found = compare_explainers(self.attributions, sample, redact=self.redact)
+        if not found.pairs:
+            return ""
+        head = ("Explainers", "Compared", "Rank correlation", "Largest parts in common")
+        words = "".join(f"<li>{escape(sentence)}</li>" for sentence in found.sentences)
+        return details("Where the explainers agree", table(head, found.rows(), text=True) + f"<ul>{words}</ul>")
 
     def _steps_table(self, sample: int) -> str:
         """Return a table of every timestep: label, inputs in their units, contribution by explainer."""
@@ -312,7 +324,8 @@ class Report:
                 "save the attributions for analysis."
             )
         for name, found in self.attributions.items():
-            parts = {"input": "inputs", "target_output": "targets", "target_timestep": "targets", "length": "lengths"}
+            targets = ("target_output", "target_timestep", "target_last")
+            parts = {"input": "inputs", **dict.fromkeys(targets, "targets"), "length": "lengths"}
             for part, what in parts.items():
                 if not _same(found.diagnostic(part), first.diagnostic(part)):
                     raise InvalidInputError(
@@ -387,7 +400,3 @@ def _short(narrative: Narrative, attribution: Attribution, sample: int) -> str:
     """Return the prediction in a word or two, for the list of predictions."""
     pairs = class_probabilities(attribution, sample)
     return narrative.headline[1] if pairs is None else f"{pairs[0][0]}, {percent(pairs[0][1])}"
-
-
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]

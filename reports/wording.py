@@ -71,22 +71,31 @@ def percent(share: float) -> str:
 
 def effect(value: float, attribution: Attribution) -> str:
     """Return a contribution with sign and unit: "+12 points" of probability, "−3.1 mg/dL", or "+0.42"."""
-    if attribution.attrs["output"] == "probability":
+    if in_percent(attribution):
         points = value * 100
         if abs(points) >= 9.95:
             text = f"{points:+.0f}"
         else:
             text = f"{points:+.1f}" if abs(points) >= 0.05 else number(points, digits=1, signed=True)
         return f"{text.replace('-', MINUS)} points"
-    unit = str(attribution.attrs["output_unit"])
-    return f"{number(value, signed=True)} {unit}".strip()
+    return f"{number(value, signed=True)} {_unit(attribution)}".strip()
 
 
 def level(value: float, attribution: Attribution, digits: int = 3) -> str:
     """Return a value of the explained number: a probability in percent, or a number with its unit."""
-    if attribution.attrs["output"] == "probability":
+    if in_percent(attribution):
         return percent(value) if digits <= 3 else f"{number(value * 100, digits=digits)} %"
-    return f"{number(value, digits=digits)} {attribution.attrs['output_unit']}".strip()
+    return f"{number(value, digits=digits)} {_unit(attribution)}".strip()
+
+
+def in_percent(attribution: Attribution) -> bool:
+    """Whether the explained number is a share of 1; a sum of probabilities over a window is not."""
+    return attribution.attrs["output"] == "probability" and attribution.diagnostic("target_last") is None
+
+
+def _unit(attribution: Attribution) -> str:
+    """Return the explained number's unit; a sum of probabilities has none."""
+    return "" if attribution.attrs["output"] == "probability" else str(attribution.attrs["output_unit"])
 
 
 def duration(seconds: float) -> str:
@@ -133,6 +142,40 @@ def span(first: int, last: int, length: int, interval: float) -> str:
     return f"at timesteps {first + 1} to {last + 1}"
 
 
+def span_before_end(first: int, last: int, length: int, interval: float, *, same_start: bool) -> str:
+    """Return timesteps in words where sequences are aligned at their ends; only those of one length have a start.
+
+    >>> span_before_end(6, 8, 9, 0, same_start=False), span_before_end(2, 4, 9, 0, same_start=False)
+    ('in the last 3 timesteps', '6 to 4 timesteps before the last')
+    >>> span_before_end(4, 4, 9, 0, same_start=False), span_before_end(4, 4, 9, 0, same_start=True)
+    ('4 timesteps before the last', 'at timestep 5')
+    """
+    words = span(first, last, length, interval)
+    if same_start or words == "throughout" or last == length - 1 or (interval > 0 and first > 0):
+        return "at the last timestep" if first == last == length - 1 and interval == 0 else words
+    begin, end = length - 1 - first, length - 1 - last
+    if interval > 0:
+        until = f" to {long_duration(end * interval)}" if last > first else ""
+        return f"{long_duration(begin * interval)}{until} before the end"
+    if last > first:
+        return f"{begin} to {end} timesteps before the last"
+    return f"{end} timestep{'' if end == 1 else 's'} before the last"
+
+
+def ago_labels(length: int, interval: float, *, same_start: bool) -> list[str]:
+    """Return a label for each timestep of sequences that are aligned at their ends.
+
+    >>> ago_labels(3, 300, same_start=True), ago_labels(3, 0, same_start=True), ago_labels(3, 0, same_start=False)
+    (['−10 minutes', '−5 minutes', 'now'], ['1', '2', '3'], ['−2', '−1', 'last'])
+    """
+    if interval > 0:
+        ago = [(length - 1 - step) * interval for step in range(length)]
+        return ["now" if seconds == 0 else f"{MINUS}{duration(seconds)}" for seconds in ago]
+    if same_start:
+        return [str(step + 1) for step in range(length)]
+    return [f"{MINUS}{length - 1 - step}" if step < length - 1 else "last" for step in range(length)]
+
+
 def _one(words: str) -> str:
     """Return "hour" for "1 hour" alone."""
     return words[2:] if words in ("1 hour", "1 minute", "1 day") else words
@@ -168,6 +211,22 @@ def clock_labels(stamps: NDArray[Any]) -> list[str]:
     short = stamps[-1] - stamps[0] < np.timedelta64(1, "D")
     texts = np.datetime_as_string(stamps.astype("datetime64[m]"))
     return [str(text)[11:16] if short else str(text).replace("T", " ") for text in texts]
+
+
+def count_of(count: int, total: int) -> str:
+    """Return a count as people say it.
+
+    >>> count_of(3, 1200), count_of(1200, 1200), count_of(0, 5), count_of(1, 1)
+    ('3 of 1,200', 'all 1,200', 'none of 5', '1 of 1')
+    """
+    if total == count > 1:
+        return f"all {total:,}"
+    return f"{'none' if count == 0 else f'{count:,}'} of {total:,}"
+
+
+def capital(text: str) -> str:
+    """Return text as a sentence begins."""
+    return text[:1].upper() + text[1:]
 
 
 def possessive(name: str) -> str:

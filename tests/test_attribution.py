@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from xml.etree import ElementTree as ET
 
 import h5py
 import numpy as np
@@ -161,6 +162,24 @@ def test_times_are_kept():
         explained(times=times[:, :5])
 
 
+def test_the_explained_timesteps_are_kept():
+    """One timestep, or a window's first and last, and whether they are the inputs' own; else none of it."""
+    model = lstm(pooling="none", output_size=2)
+    for target, first, last in (((-1, 0), [5, 3, 1], None), ((slice(-2, None), 0), [4, 2, 0], [5, 3, 1])):
+        found = explained(model, target=target)
+        np.testing.assert_array_equal(found.diagnostic("target_timestep"), first)
+        np.testing.assert_array_equal(found.diagnostic("target_last"), last)
+        assert found.attrs["target_time"] == "inputs"
+        with torch.no_grad():
+            scores = model(INPUTS, torch.tensor(LENGTHS)).numpy()
+        ends = first if last is None else last
+        expected = [scores[row, first[row] : ends[row] + 1].sum(axis=0) for row in range(3)]
+        np.testing.assert_allclose(found.dataset["scores"], expected, rtol=0, atol=1e-6)
+    found = explained()
+    assert found.diagnostic("target_timestep") is found.diagnostic("target_last") is None
+    assert "target_time" not in found.attrs
+
+
 def test_the_baseline_of_a_single_background_sequence_is_counted_once():
     """A background of one sequence (T, D) is told as one, not as T."""
     result = KernelSHAP(lstm(), background=np.zeros((6, 3))).explain(INPUTS)
@@ -204,6 +223,34 @@ def test_to_shap_keeps_the_numbers():
     np.testing.assert_array_equal(explanation.values[0, 4 * 3 + 1], result.values[0, 4, 1])
 
 
+@pytest.mark.parametrize("plot", ["waterfall", "beeswarm", "heatmap", "bar"])
+@pytest.mark.parametrize("tokens", [False, True])
+def test_shap_draws_what_to_shap_gives(plot, tokens):
+    """The plots of shap take it, one sample or all, and write its names."""
+    import shap
+    from matplotlib import pyplot as plt
+
+    if tokens:
+        result = explained(lstm(vocab_size=9, embedding_dim=4), inputs=token_ids(3, 6), baseline="pad")
+    else:
+        result = explained(described())
+    explanation = result.to_shap()
+    backend = plt.get_backend()
+    plt.switch_backend("agg")
+    try:
+        getattr(shap.plots, plot)(explanation[0] if plot == "waterfall" else explanation, show=False)
+        figure = plt.gcf()
+        figure.canvas.draw()
+        written = [label.get_text() for axes in figure.axes for label in axes.get_yticklabels()]
+        largest = explanation.feature_names[int(np.abs(explanation.values).mean(axis=0).argmax())]
+        if plot != "waterfall":
+            assert any(largest in text for text in written)
+        assert any(" @ " in text for text in written)
+    finally:
+        plt.close("all")
+        plt.switch_backend(backend)
+
+
 @pytest.mark.parametrize(
     "make",
     [
@@ -214,8 +261,9 @@ def test_to_shap_keeps_the_numbers():
         lambda: explained(times=np.full((3, 6), np.datetime64("2024-02-29T23:55:00.123456789"))),
         lambda: explained(sample_names=["ü", "", "<b>\n'"])[1],
         lambda: explained(lstm(pooling="none", output_size=2), target=(1, 0)),
+        lambda: explained(lstm(pooling="none", output_size=2), target=(slice(-2, None), 0)),
     ],
-    ids=["plain", "data", "gates", "std_error", "times", "names", "timestep"],
+    ids=["plain", "data", "gates", "std_error", "times", "names", "timestep", "window"],
 )
 def test_save_and_load_give_the_same(tmp_path, make):
     """What is loaded is identical to what was saved: values, types, names and attrs."""
@@ -306,22 +354,77 @@ def test_load_refuses_formats_it_does_not_know(tmp_path, version, message):
 # -- showing ---------------------------------------------------------------------------------------------------------
 
 
+def shown(result: Attribution) -> str:
+    """Return what a notebook shows, after a parser has read it: nothing is left open, and no script is in it."""
+    text = result._repr_html_()
+    tags = {element.tag for element in ET.fromstring(text).iter()}
+    assert tags <= {"div", "table", "caption", "thead", "tbody", "tr", "th", "td", "svg", "rect"}
+    assert "://" not in text
+    assert len(text) < 12_000
+    return text
+
+
 def test_html_shows_the_numbers():
-    """In a notebook the method, predictions and gap are shown; of many samples the first five."""
-    result = explained()
-    shown = result._repr_html_()
-    assert "<td>integrated_gradients</td>" in shown
-    assert f"{result.prediction[0]:.4g}, {result.prediction[1]:.4g}" in shown
-    assert "(7 in all)" in explained(inputs=sequences(7, 3, 3), lengths=None)._repr_html_()
+    """In a notebook predictions, what they are accounted for, and the largest parts of the first sample are shown."""
+    result = explained(described())
+    text = shown(result)
+    assert "integrated_gradients, logit" in text
+    for value in (*result.prediction, *result.baseline_prediction):
+        assert f">{value:.4g}</td>" in text
+    change = result.prediction - result.baseline_prediction
+    assert f">{(change[1] - result.completeness_gap[1]) / change[1]:.1%}</td>" in text
+    largest = int(np.abs(result.timesteps[0]).argmax())
+    assert f">{largest}</td>" in text
+    for values in (result.timesteps[0], result.features[0]):
+        assert f">{values[np.abs(values).argmax()]:+.4g}</td>" in text
+    assert ">glucose</td>" in text
+    assert "samples x timesteps x features: 3 x 6 x 3" in text
+
+
+def test_html_of_many_samples_is_short():
+    """Of many samples the first five are shown, and how many there are; long sequences and many features stay short."""
+    text = shown(explained(inputs=sequences(7, 3, 3), lengths=None))
+    assert "(7 in all)" in text
+    assert "sample 5" not in text
+    shown(explained(lstm(input_size=80), inputs=sequences(1, 400, 80), lengths=None))
+
+
+def test_html_of_text_and_of_what_is_not_told_apart():
+    """Tokens stand beside their timesteps; methods that promise no sum, or tell less apart, are shown as they are."""
+    model = lstm(vocab_size=9, embedding_dim=4)
+    model.data = DataSpec(vocabulary=("<pad>", *"abcdefgh"))
+    text = shown(explained(model, inputs=token_ids(1, 5), lengths=None, baseline="pad"))
+    assert ">token</th>" in text
+    assert "largest features" not in text
+    saliency = shown(GateSaliency(lstm()).explain(INPUTS))
+    assert "not promised" in saliency
+    assert ">sensitivity</th>" in saliency
+    assert "largest features" not in shown(KernelSHAP(lstm()).explain(INPUTS))
+    assert "largest timesteps" not in shown(KernelSHAP(lstm(), players="feature").explain(INPUTS))
+    times = np.datetime64("2024-02-29T23:55") + np.arange(18).reshape(3, 6) * np.timedelta64(5, "m")
+    assert ">2024-02-29 23:55:00</td>" in shown(explained(times=times))
+
+
+def test_html_where_nothing_changes():
+    """An input that is its own baseline has attributions of 0, and no share of nothing."""
+    assert "no change" in shown(explained(inputs=torch.full((2, 3, 3), 0.25), lengths=None))
 
 
 def test_html_escapes_what_strangers_name():
-    """A name with markup is shown, not run."""
-    result = explained()
-    result.dataset.attrs["method"] = "<script>alert('x')</script>&"
-    shown = result._repr_html_()
-    assert "<script>" not in shown
-    assert "&lt;script&gt;alert(&#x27;x&#x27;)&lt;/script&gt;&amp;" in shown
+    """A name with markup is shown, not run, wherever it stands; long names are cut."""
+    hostile = "<script>alert('x')</script>&"
+    escaped = "&lt;script&gt;alert(&#x27;x&#x27;)&lt;/script&gt;&amp;"
+    model = lstm(output_size=2, task="multiclass")
+    model.data = DataSpec(features=tuple(FeatureSpec(name=hostile + end) for end in "abc"), classes=(hostile, "other"))
+    result = explained(model, sample_names=[hostile] * 3, target=0)
+    result.dataset.attrs["method"] = hostile
+    assert shown(result).count(escaped) == 1 + 3 * 2 + 2 + 3  # method, samples and targets, titles, features
+    text = lstm(vocab_size=9, embedding_dim=4)
+    text.data = DataSpec(vocabulary=tuple(f"{hostile}{token}" for token in range(9)))
+    assert escaped in shown(explained(text, inputs=token_ids(1, 5), lengths=None, baseline="pad"))
+    long = shown(explained(sample_names=["x" * 200, "b", "c"]))
+    assert "x" * 59 + "\N{HORIZONTAL ELLIPSIS}" in long
+    assert "x" * 60 not in long
 
 
 def test_float64_models_keep_their_precision():

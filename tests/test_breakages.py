@@ -133,15 +133,15 @@ def test_sampled_shapley_values_are_told_as_an_estimate() -> None:
 
 def test_redaction_hides_tokens() -> None:
     """A redacted page of a text model holds none of its words."""
-    data = DataSpec(vocabulary=("<pad>", "Smith", "HIV"))
+    data = DataSpec(vocabulary=("<pad>", "Smith-Jones", "HIV-positive"))
     model = LSTMModel(LSTMConfig(vocab_size=3, embedding_dim=2, hidden_sizes=(3,)), data)
     found = explain(
         model, torch.tensor([[1, 2, 1]]), ["integrated_gradients", "lime"], options={"lime": {"samples": 50}}
     )
     html = Report(found, model=model, redact=True).to_html()
-    assert "Smith" not in html
-    assert "HIV" not in html
-    assert "Smith" in Report(found, model=model).to_html()
+    assert "Smith-Jones" not in html
+    assert "HIV-positive" not in html
+    assert "Smith-Jones" in Report(found, model=model).to_html()
 
 
 def test_the_pad_token_is_the_embeddings() -> None:
@@ -343,11 +343,14 @@ def test_missing_gates_are_explained_on_the_page() -> None:
 
 def test_default_methods_fit_the_model() -> None:
     """Without methods, those that work on the model are used: functions and modules without an LSTM included."""
-    options = {"lime": {"samples": 50}, "kernel_shap": {"samples": 50}}
-    assert list(explain(lambda a: a.sum(axis=(1, 2)), INPUTS, options=options)) == ["kernel_shap", "lime"]
+    options = {"lime": {"samples": 50}}
+    assert list(explain(lambda a: a.sum(axis=(1, 2)), INPUTS, options=options)) == ["temporal_shapley", "lime"]
     plain = nn.Sequential(nn.Flatten(), nn.Linear(10, 1))
-    assert list(explain(plain, INPUTS, options=options)) == ["integrated_gradients", "kernel_shap", "lime"]
-    assert "gate_saliency" in explain(Last(), INPUTS, target=0, options=options)
+    assert list(explain(plain, INPUTS, options=options)) == ["integrated_gradients", "temporal_shapley", "lime"]
+    found = explain(Last(), INPUTS, target=0, options=options)
+    assert list(found) == ["integrated_gradients", "temporal_shapley", "gate_saliency", "lime"]
+    own = LSTMModel(LSTMConfig(input_size=2, hidden_sizes=(3,)))
+    assert next(iter(explain(own, INPUTS, options=options))) == "deeplift"
 
 
 def test_sequence_data_brings_its_lengths() -> None:

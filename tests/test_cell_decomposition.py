@@ -61,6 +61,21 @@ def test_timesteps_get_what_the_papers_formula_gives_them(pooling, config):
     assert result.resolution == "timestep"
 
 
+@pytest.mark.parametrize("config", CONFIGS, ids=str)
+def test_a_window_is_the_sum_of_its_timesteps(config):
+    """Of a sum over timesteps, parts are the formula's for each, summed; the head's bias counts once for each."""
+    model = lstm(**config, pooling="none", output_size=2, double=True)
+    inputs = sequences(3, 6, 3, double=True)
+    result = CellDecomposition(model).explain(inputs, lengths=LENGTHS, target=(slice(0, -1), 1))
+    for row, length in enumerate(LENGTHS):
+        expected = np.sum([oracle(model, inputs[row, :length], 1, end) for end in range(length - 1)], axis=0)
+        np.testing.assert_allclose(result.timesteps[row, :length], expected, rtol=0, atol=1e-10)
+        assert not result.values[row, length:].any()
+    bias = result.dataset["head_bias"].to_numpy()
+    np.testing.assert_allclose(bias, model.head.bias[1].item() * (np.array(LENGTHS) - 1), rtol=1e-12)
+    np.testing.assert_allclose(result.values.sum(axis=(1, 2)) + bias, result.prediction, rtol=0, atol=1e-12)
+
+
 @pytest.mark.parametrize("pooling", ["last", "mean", "none"])
 @pytest.mark.parametrize("config", CONFIGS, ids=str)
 def test_parts_telescope_to_the_score(pooling, config):

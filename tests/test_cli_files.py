@@ -22,7 +22,7 @@ from torch import nn
 
 from gatelens.cli import main
 from gatelens.explainers import Attribution, GateSaliency, IntegratedGradients
-from gatelens.models import gate_statistics, open_model
+from gatelens.models import LSTMConfig, LSTMModel, gate_statistics, open_model
 from gatelens.models.trace import GATES
 from gatelens.reports.gate_words import gate_sentences, steps_count
 from gatelens.reports.wording import number, percent
@@ -359,6 +359,75 @@ def test_explain_names_the_timestep(run, tmp_path: Path, table: Path) -> None:
     assert out.startswith("Integrated gradients: rows 19 to 30, output 1 at timestep 5: ")
 
 
+@pytest.mark.parametrize(
+    ("words", "target", "told"),
+    [
+        (("--timestep", "5", "-t", "1"), (5, 1), " at timestep 6"),
+        (("--timestep", "-1", "-t", "1"), (-1, 1), " at timestep 12"),
+        (("--timestep", "3:8", "-t", "0"), (slice(3, 8), 0), ", summed over timesteps 4 to 8"),
+        (("--timestep", "-3:", "-t", "1"), (slice(-3, None), 1), ", summed over timesteps 10 to 12"),
+        (("--timestep", ":", "-t", "1"), (slice(None), 1), ", summed over timesteps 1 to 12"),
+        (("--timestep=:-1", "-t", "1"), (slice(None, -1), 1), ", summed over timesteps 1 to 11"),
+        (("-t", "3:8,1"), (slice(3, 8), 1), ", summed over timesteps 4 to 8"),
+    ],
+)
+def test_explain_timesteps_and_windows(run, tmp_path: Path, table: Path, words, target, told) -> None:
+    """--timestep explains one output timestep, or the sum over START:STOP, as a slice does in Python."""
+    path = saved(each_step(), tmp_path)
+    found, _ = explained(run, path, "-i", table, "--window", WINDOW, *words)
+    expected = IntegratedGradients(open_model(path), baseline="zero").explain(windows(table)[-1:], target=target)
+    (sample,) = found["samples"]
+    assert sample["prediction"] == pytest.approx(float(expected.prediction[0]), abs=1e-5)
+    np.testing.assert_allclose(sample["timesteps"], expected.timesteps[0], atol=1e-5)
+    assert sample["target_timestep"] == expected.diagnostic("target_timestep")[0]
+    last = expected.diagnostic("target_last")
+    assert sample["target_last"] == (None if last is None else last[0])
+    code, out, err = run("explain", path, "-i", table, "--window", WINDOW, *words)
+    assert code == 0, err
+    assert out.startswith(f"Integrated gradients: rows 19 to 30, output {target[1]}{told}: ")
+
+
+def test_report_of_a_window(run, tmp_path: Path, table: Path) -> None:
+    """`report` takes --timestep too."""
+    page = tmp_path / "page.html"
+    words = ("-i", table, "--window", WINDOW, "-m", "deeplift", "-t", "1", "--timestep", "3:8", "-o", page)
+    code, _, err = run("report", saved(each_step(), tmp_path), *words)
+    assert code == 0, err
+    assert "The sum over timesteps 4 to 8 of the prediction of output 1 is" in text_of_page(page)
+
+
+@pytest.mark.parametrize("command", ["explain", "report"])
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ("--timestep", "half", "-t", "1"),
+            "--timestep is 'half'; expected a number (5, or -1 for the last), or START",
+        ),
+        (("--timestep", "3:8:2", "-t", "1"), "--timestep is '3:8:2'; expected"),
+        (("--timestep", "", "-t", "1"), "--timestep is ''; expected"),
+        (("--timestep", "12", "-t", "1"), "target timestep is 12, but sequence 0 has the timesteps 0 to 11"),
+        (("--timestep", "3:20", "-t", "1"), "reaches beyond sequence 0, with the timesteps 0 to 11"),
+        (("--timestep", "8:3", "-t", "1"), "holds no timestep of sequence 0"),
+        (("--timestep", "3:8"), "choose one with --target, 0 to 1"),
+        (("--timestep", "3:8", "-t", "4,1"), "--target is '4,1' and --timestep is '3:8'; give the timestep once"),
+    ],
+)
+def test_timesteps_that_are_refused(run, tmp_path: Path, table: Path, command, words, message) -> None:
+    """What is no timestep or window, or leaves the sequence, is told in a sentence."""
+    code, out, err = run(command, saved(each_step(), tmp_path), "-i", table, "--window", WINDOW, *words)
+    assert (code, out) == (2, "")
+    assert message in " ".join(err.split())
+
+
+def test_timesteps_need_outputs_of_each_timestep(run, tmp_path: Path, table: Path) -> None:
+    """A model with one output a sequence has no timestep to choose."""
+    for path in (saved(ending(1, None), tmp_path), state_dict(tmp_path, ONE)):
+        code, out, err = run("explain", path, "-i", table, "--window", WINDOW, "--timestep", "3:8")
+        assert (code, out) == (2, "")
+        assert "--timestep is '3:8', but this model has one output a sequence" in " ".join(err.split())
+
+
 @pytest.mark.parametrize("mask", [True, False])
 def test_explain_token_ids(run, tmp_path: Path, mask) -> None:
     """A text model without its words explains a column of token ids, and refuses words and unknown ids."""
@@ -484,7 +553,7 @@ def test_report_of_a_model_without_gates(run, tmp_path: Path, table: Path) -> No
     path, page = saved(without_lstm(), tmp_path), tmp_path / "page.html"
     code, out, err = run("report", path, "-i", table, "--window", WINDOW, "-o", page, "--json")
     assert code == 0, err
-    assert json.loads(out)["methods"] == ["integrated_gradients", "kernel_shap", "lime"]
+    assert json.loads(out)["methods"] == ["integrated_gradients", "temporal_shapley", "lime"]
     assert "The gates, unit by unit" not in text_of_page(page)
     page.unlink()
     for words in (["inspect"], ["explain", "-m", "gate_saliency"], ["report", "-m", "gate_saliency", "-o", page]):
@@ -708,3 +777,18 @@ def test_bytes_that_are_no_weights(run, tmp_path: Path, table: Path) -> None:
         path = tmp_path / f"noise.{suffix}"
         path.write_bytes(start + noise)
         refused(run, path, table, "damaged|truncated|not a file")
+
+
+def test_report_of_a_model_with_an_output_a_timestep(run, tmp_path: Path) -> None:
+    """The page of such a model has every output timestep to pick from."""
+    torch.manual_seed(0)
+    model = LSTMModel(LSTMConfig(input_size=FEATURES, hidden_sizes=(4,), pooling="none"))
+    model.save(tmp_path / "model")
+    table = pd.DataFrame(np.random.default_rng(0).normal(size=(9, FEATURES)), columns=COLUMNS)
+    table.to_csv(tmp_path / "table.csv", index=False)
+    page = tmp_path / "page.html"
+    code, _, err = run("report", tmp_path / "model", "-i", tmp_path / "table.csv", "-o", page, "--timestep", "3")
+    assert code == 0, err
+    html = page.read_text(encoding="utf-8")
+    assert '<option value="over_time">DeepLIFT, by output timestep</option>' in html
+    assert 'id="output-step"' in html

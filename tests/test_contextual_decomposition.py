@@ -139,6 +139,28 @@ def test_a_phrase_and_the_rest_are_the_score_without_bias(pooling, config):
             np.testing.assert_allclose([part[row] for part in found], expected, rtol=0, atol=1e-10)
 
 
+@pytest.mark.parametrize("config", CONFIGS, ids=str)
+def test_a_window_is_the_sum_of_its_timesteps(config):
+    """Of a sum over timesteps, a timestep's part and a phrase's two parts are the loop's, summed; so is the bias."""
+    model = lstm(**config, pooling="none", output_size=2, double=True)
+    inputs, explainer = sequences(3, 6, 3, double=True), ContextualDecomposition(model)
+    target = (slice(-2, None), 1)
+    result = explainer.explain(inputs, lengths=LENGTHS, target=target)
+    phrase = explainer.decompose(inputs, 0, 2, features=[0, 2], lengths=LENGTHS, target=target)
+    np.testing.assert_allclose(np.sum(phrase, axis=0), result.prediction - 2 * model.head.bias[1].item(), atol=1e-12)
+    for row, length in enumerate(LENGTHS):
+        sequence, ends = inputs[row, :length], (length - 2, length - 1)
+
+        def summed(start, stop, features=None, sequence=sequence, ends=ends):
+            mask = span_mask(sequence, model, start, stop, features)
+            return np.sum([oracle(model, sequence, mask, 1, end) for end in ends], axis=0)
+
+        expected = [summed(t, t + 1)[0] for t in range(length)]
+        np.testing.assert_allclose(result.timesteps[row, :length], expected, rtol=0, atol=1e-10)
+        np.testing.assert_allclose([part[row] for part in phrase], summed(0, 2, [0, 2]), rtol=0, atol=1e-10)
+        assert not result.values[row, length:].any()
+
+
 def test_the_whole_sequence_is_all_relevant_and_nothing_is_not():
     """With every timestep in the phrase nothing is left; a span in the padding has no part at all."""
     explainer = ContextualDecomposition(lstm(bidirectional=True, hidden_sizes=(4, 3), double=True))

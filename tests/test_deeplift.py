@@ -12,7 +12,7 @@ from torch import nn
 from gatelens.explainers.deeplift import SMALL, DeepLIFT, DeepSHAP
 from gatelens.models import LSTMConfig, LSTMModel, ModelError, from_torch, kernels
 from gatelens.models.activations import ACTIVATIONS
-from gatelens.models.kernels import difference_slope
+from gatelens.models.differences import difference_slope
 from helpers.lstm_loop import make_lstm, random
 
 POOLINGS = ("last", "mean", "max", "attention", "none")
@@ -160,23 +160,44 @@ def relative_gap(attribution):
     output=st.sampled_from(["logit", "probability"]),
     padded=st.booleans(),
     layers=st.sampled_from([(4,), (6, 3), (3, 5, 4)]),
+    step=st.sampled_from([0, slice(None), slice(-1, None)]),
     seed=st.integers(0, 1000),
 )
 @settings(max_examples=80)
-def test_complete_in_float64(pooling, bidirectional, activation, task, output, padded, layers, seed):
-    """Every architecture, pooling, task and output: the contributions add up to 1e-12."""
+def test_complete_in_float64(pooling, bidirectional, activation, task, output, padded, layers, step, seed):
+    """Every architecture, pooling, task and output, of a timestep or summed over some: they add up to 1e-12."""
     model = make_model(
         seed, pooling=pooling, bidirectional=bidirectional, activation=activation, task=task, hidden_sizes=layers,
         output_size=2,
     )  # fmt: skip
     inputs, lengths = random(4, 7, 3, seed=seed), [7, 3, 1, 6] if padded else None
     output = "logit" if task == "regression" else output
-    target = (0, 1) if pooling == "none" else 1
+    target = (step, 1) if pooling == "none" else 1
     found = DeepLIFT(model, output=output, baseline=random(3, seed=seed + 1)).explain(
         inputs, target=target, lengths=lengths
     )
     difference = np.abs(found.prediction - found.to_xarray()["baseline_prediction"].to_numpy())
     assert np.abs(found.completeness_gap).max() <= 1e-12 * max(1.0, difference.max())
+
+
+@pytest.mark.parametrize("task", ["binary", "multiclass"])
+@pytest.mark.parametrize("output", ["logit", "probability"])
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_window_is_the_sum_of_its_timesteps(task, output, shared):
+    """Each timestep's probability has slopes of its own; also with one baseline for all, and averaged over several."""
+    model = make_model(pooling="none", bidirectional=True, task=task)
+    inputs, lengths = random(3, 6, 3), torch.tensor([6, 6, 6] if shared else [6, 3, 4])
+    options = {"baseline": 0.3} if shared else {"background": random(3, 6, 3, seed=4)}
+    explainer = DeepSHAP(model, output=output, **options)
+    found = explainer.explain(inputs, target=(slice(1, -1), [2, 0, 1]), lengths=lengths)
+    for row, chosen in enumerate([2, 0, 1]):
+        singles = [
+            explainer.explain(inputs[[row]], target=(step, chosen), lengths=lengths[[row]]).values[0]
+            for step in range(1, int(lengths[row]) - 1)
+        ]
+        np.testing.assert_allclose(found.values[row], np.sum(singles, axis=0), rtol=0, atol=1e-12)
+        assert np.abs(found.values[row]).max() > 1e-3
+    assert np.abs(found.completeness_gap).max() < 1e-12
 
 
 @pytest.mark.parametrize("pooling", POOLINGS)

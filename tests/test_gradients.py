@@ -289,6 +289,30 @@ def test_a_timestep_of_a_per_timestep_model():
         assert not gradients.cell_state[row, timestep + 1 :].any()
 
 
+@pytest.mark.parametrize("config", [{}, {"bidirectional": True}, {"activation": "relu"}], ids=str)
+@pytest.mark.parametrize("output", ["logit", "probability"])
+def test_a_window_is_the_sum_of_its_timesteps(config, output):
+    """The gradients of a sum over timesteps are the sum of each one's; forwards, nothing after the last has any."""
+    model = make_model(6, input_size=2, hidden_sizes=(4, 3), output_size=2, pooling="none", task="multiclass", **config)
+    inputs, lengths = make_inputs(model, 2, 6), torch.tensor([6, 4])
+    predictor = Predictor(model, output=output)
+    _, window = trace_gradients(predictor, inputs, target=(slice(1, -1), 1), lengths=lengths)
+    assert window.inputs.abs().max() > 1e-3
+    for row, end in enumerate((5, 3)):
+        singles = [
+            trace_gradients(predictor, inputs[[row]], target=(step, 1), lengths=lengths[[row]])[1]
+            for step in range(1, end)
+        ]
+        for name, layer in window.items():
+            for quantity, value in layer.quantities().items():
+                expected = torch.stack([getattr(single[name], quantity)[0] for single in singles]).sum(dim=0)
+                torch.testing.assert_close(value[row], expected, rtol=0, atol=1e-12)
+                assert "bidirectional" in config or not value[row, end:].any()
+        expected = torch.stack([single.inputs[0] for single in singles]).sum(dim=0)
+        torch.testing.assert_close(window.inputs[row], expected, rtol=0, atol=1e-12)
+        assert bool(window.inputs[row, end:].any()) == ("bidirectional" in config)
+
+
 def test_probability_is_explained_through_the_predictor():
     """With output="probability" gradients are the logit's times p (1 - p)."""
     model = make_model(6, input_size=2, hidden_sizes=(4,), task="binary")

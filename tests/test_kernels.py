@@ -8,7 +8,7 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from gatelens.models import compiled, kernels, products, threads
+from gatelens.models import compiled, compiled_back, kernels, products, threads
 from gatelens.models.activations import ACTIVATIONS
 from gatelens.models.kernels import Cell, Weights, previous_cells, rebuild_, run_, walk_back_
 
@@ -181,7 +181,7 @@ def test_float32_does_run_compiled(monkeypatch):
     assert not shared
     case.scan(torch.float32)
     case.back(torch.float32)
-    assert shared == [(compiled.run_task, 1), (compiled.walk_back_task, 1)]
+    assert shared == [(compiled.run_task, 1), (compiled_back.walk_task, 1)]
 
 
 def shared_tasks(monkeypatch):
@@ -385,7 +385,7 @@ def test_threads_share_a_walk(monkeypatch, reverse, batch):
     tasks = shared_tasks(monkeypatch)
     monkeypatch.setattr(kernels, "MUCH_WORK", 1)
     shared = case.back(torch.float32)
-    assert tasks == [(compiled.walk_back_task, 2 if batch > products.ROWS else 1)]
+    assert tasks == [(compiled_back.walk_task, 2 if batch > products.ROWS else 1)]
     assert all(torch.equal(one, other) for one, other in zip(alone, shared, strict=True))
 
 

@@ -138,6 +138,27 @@ def test_relevance_is_that_of_messages_unit_by_unit(bias, pooling, bidirectional
 
 
 @pytest.mark.parametrize("bias", ["absorbed", "shared"])
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_a_window_sends_back_the_score_of_each_timestep(bias, bidirectional):
+    """The relevance of a sum over timesteps is the sum of the papers' loop over each, and so is what was lost."""
+    model = lstm(hidden_sizes=(4, 3), pooling="none", bidirectional=bidirectional, output_size=2, double=True)
+    inputs = sequences(3, 6, 3, double=True)
+    result = LRP(model, bias=bias).explain(inputs, lengths=LENGTHS, target=(slice(-2, None), 1))
+    lost = result.dataset["absorbed_relevance" if bias == "absorbed" else "initial_state_relevance"].to_numpy()
+    for row, length in enumerate(LENGTHS):
+        expected, missing, total = np.zeros((length, 3)), 0.0, 0.0
+        for timestep in (length - 2, length - 1):
+            oracle = Oracle(model, 1e-3, bias)
+            found, score = oracle.explain(inputs[row, :length], 1, timestep)
+            expected, missing, total = expected + found, missing + oracle.lost, total + score
+        scale = np.abs(expected).max()
+        np.testing.assert_allclose(result.values[row, :length], expected, rtol=0, atol=1e-10 * scale)
+        np.testing.assert_allclose(lost[row], missing, rtol=1e-9, atol=1e-10 * scale)
+        np.testing.assert_allclose(result.prediction[row], total, rtol=1e-10)
+        assert not result.values[row, length:].any()
+
+
+@pytest.mark.parametrize("bias", ["absorbed", "shared"])
 @pytest.mark.parametrize(
     "config",
     [

@@ -252,6 +252,63 @@ def test_headlines() -> None:
     assert "at timestep 3" in headline(made_attribution([[1.0]], target_timestep=2), 0)[2]
 
 
+CLASSES = {"task": "multiclass", "outputs": ("fall", "stay"), "classes": ("fall", "stay"), "scores": (3.0, -1.0)}
+QUARTERS = np.arange("2010-10-05T18:00", "2010-10-05T20:00", 15, dtype="datetime64[m]").astype("datetime64[ns]")
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (
+            {**CLASSES, "output": "probability"},
+            ("The sum over timesteps 3 to 6 of the probability of fall is", "1.51", "."),
+        ),
+        (
+            {**CLASSES, "target": "glucose"},
+            ("For glucose, the sum over timesteps 3 to 6 of the score of fall is", "1.51", "."),
+        ),
+        ({"output_unit": "mm"}, ("The sum over timesteps 3 to 6 of the prediction is", "1.51 mm", ".")),
+        (
+            {"timestamp": QUARTERS, "target_time": "inputs"},
+            ("The sum over timesteps 3 to 6 (18:30 to 19:15) of the prediction is", "1.51", "."),
+        ),
+        (
+            {"timestamp": QUARTERS, "target_time": "own", "outputs": ("low", "high"), "scores": (0.0, 1.0)},
+            ("The sum over timesteps 3 to 6 of the prediction of high is", "1.51", "."),
+        ),
+        (
+            {"target_last": 2, "timestamp": QUARTERS, "target_time": "inputs"},
+            ("The sum over timestep 3 (18:30) of the prediction is", "1.51", "."),
+        ),
+    ],
+)
+def test_headlines_of_windows(options, expected) -> None:
+    """A sum over timesteps says so, counts them as the page does, and is no probability: a number, not percent."""
+    values = np.full((8, 1), 0.01 / 8)
+    attribution = made_attribution(
+        values, **{"baseline_prediction": 1.5, "target_timestep": 2, "target_last": 5, **options}
+    )
+    told = narrate({"a": attribution})
+    assert told.headline == expected
+    assert class_probabilities(attribution, 0) is None
+    assert "confidence" not in checks_of(attribution)
+    subject = expected[0].removeprefix("For glucose, ")
+    assert told.against.lower().startswith(f"{subject} {expected[1]}; for an input of zeros it would be 1.5".lower())
+    assert "share out the difference, +0.01" in told.against
+    assert "points" not in told.against + "".join(reason.effect_text for reason in told.reasons)
+    hidden = narrate({"a": attribution}, redact=True)
+    assert "18:30" not in hidden.headline[0] + hidden.against
+
+
+def test_a_timestep_is_told_with_its_time() -> None:
+    """One explained timestep has its clock time, where it is one of the inputs' own and nothing is redacted."""
+    attribution = made_attribution(
+        np.ones((8, 1)), target_timestep=2, timestamp=QUARTERS, target_time="inputs", **CLASSES
+    )
+    assert headline(attribution, 0) == ("The model predicts", "fall", "with 98 % probability at timestep 3 (18:30).")
+    assert headline(attribution, 0, redact=True)[2] == "with 98 % probability at timestep 3."
+
+
 def test_redaction_leaves_values_and_clock_out() -> None:
     """Redacted words hold no input value and no clock time."""
     values = np.zeros((6, 1))

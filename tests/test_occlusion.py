@@ -102,6 +102,28 @@ def test_tokens_are_replaced_by_the_pad_token():
                 assert result.values[row, time, 0] == pytest.approx(expected, abs=1e-6)
 
 
+@pytest.mark.parametrize("options", [{}, {"window": 3, "stride": 2}, {"players": "cell"}, {"baseline": "hold_last"}])
+def test_shared_beginnings_change_no_number(options, monkeypatch):
+    """Long sequences, whose beginnings are shared, get the numbers of whole passes; what equals the baseline gets 0."""
+    model, inputs = lstm(double=True, pooling="mean"), sequences(2, 9, 3, double=True)
+    inputs[:, 4:6] = 0.0
+    expected = Occlusion(model, **options).explain(inputs, lengths=[9, 7])
+    monkeypatch.setattr("gatelens.explainers.occlusion.LONG", 8)
+    found = Occlusion(model, **options).explain(inputs, lengths=[9, 7])
+    assert found.diagnostic("prefix_shared").tolist() == [1, 0]
+    np.testing.assert_allclose(found.values, expected.values, rtol=0, atol=1e-12)
+    if options == {}:
+        assert not found.values[:, 4:6].any()
+
+
+def test_shared_beginnings_are_read_once(monkeypatch):
+    """Taking timesteps away one by one costs half of what whole passes cost, and is counted so."""
+    monkeypatch.setattr("gatelens.explainers.occlusion.LONG", 8)
+    model, inputs = lstm(), sequences(1, 60, 3)
+    assert Occlusion(model).explain(inputs).attrs["forward_evaluations"] < 40
+    assert Occlusion(model, players="feature").explain(inputs).diagnostic("prefix_shared").tolist() == [0]
+
+
 def test_a_linear_function_gives_weight_times_difference():
     """On a linear function, a black box, every cell gets w (x - b), and a feature the sum of its cells."""
     weight, inputs = sequences(4, 3, seed=5), sequences(2, 4, 3)

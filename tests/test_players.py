@@ -25,6 +25,24 @@ def test_each_kind_partitions_the_cells(kind, labels):
     assert players.count == len(set(np.ravel(labels)))
 
 
+@pytest.mark.parametrize(
+    ("kind", "labels"),
+    [
+        ("timestep", [[0, 0], [0, 0], [1, 1], [2, 2], [3, 3]]),
+        ("feature", [[0, 0], [0, 0], [1, 2], [1, 2], [1, 2]]),
+        ("cell", [[0, 0], [0, 0], [1, 2], [3, 4], [5, 6]]),
+        ("segment", [[0, 0], [0, 0], [1, 1], [1, 1], [2, 2]]),
+    ],
+)
+def test_merged_timesteps_are_one_player(kind, labels):
+    """The first timesteps are player 0, and the others are partitioned as if they were all there is."""
+    starts = np.array([0, 2]) if kind == "segment" else None
+    players = Players.make(kind, 5, 2, segments=2, merged=2)
+    assert players.labels.tolist() == labels
+    assert players.count == len(set(np.ravel(labels)))
+    assert Players.make(kind, 5, 2, starts=starts, merged=2).labels.tolist() == labels
+
+
 @pytest.mark.parametrize(("length", "segments"), [(1, 10), (7, 3), (10, 10), (100, 7)])
 def test_segments_are_contiguous_and_about_equal(length, segments):
     """Segments follow one another in time, and their sizes differ by at most one."""

@@ -236,6 +236,21 @@ def test_evaluate_picks_the_target():
     assert Predictor(model).evaluate(inputs, chosen, full(inputs)).tolist() == pytest.approx(expected, abs=1e-12)
 
 
+@pytest.mark.parametrize("output", ["logit", "probability"])
+@pytest.mark.parametrize("takes_lengths", [True, False])
+def test_evaluate_sums_a_window(output, takes_lengths):
+    """Of a window it is the sum of what is explained at each of its timesteps: of probabilities their sum."""
+    model = make_model(input_size=2, output_size=3, pooling="none", task="multiclass")
+    inputs, lengths = make_inputs(model, 2, 5), torch.tensor([5, 3])
+    predictor = Predictor(model, output=output)
+    predictor.accepts_lengths = takes_lengths  # else each sequence is called alone, without its padding
+    chosen = predictor.resolve_target(inputs, (slice(1, None), [2, 0]), lengths)
+    scores = model(inputs, lengths).detach()
+    numbers = scores.softmax(dim=2) if output == "probability" else scores
+    expected = torch.stack([numbers[0, 1:, 2].sum(), numbers[1, 1:3, 0].sum()])
+    torch.testing.assert_close(predictor.evaluate(inputs, chosen, lengths), expected, rtol=0, atol=1e-12)
+
+
 @pytest.mark.parametrize("pooling", ["last", "none"])
 def test_probabilities(pooling):
     """output="probability" is the sigmoid of a binary model's logit, and the softmax of a multiclass model's."""

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from gatelens.explainers.players import Game, Players
 from gatelens.explainers.prefix_engine import PrefixEngine, shares_prefixes
 from gatelens.explainers.problem import Problem
 from gatelens.models import Predictor, Target
@@ -26,18 +27,21 @@ MODELS = [
 ]
 
 
-def game(model, inputs, *, players="timestep", segments=10, length=None, output=0, timestep=None, references=None,
-         probability=False):  # fmt: skip
-    """Return the game of one sequence, against zeros or what is given."""
+def game(model, inputs, *, players="timestep", segments=10, length=None, output=0, timestep=None, last=None,
+         references=None, probability=False, holds_last=False, labels=None):  # fmt: skip
+    """Return the game of one sequence, against zeros or what is given; of `labels` (L, D), where they are given."""
     predictor = Predictor(model, output="probability" if probability else "logit")
     lengths = torch.tensor([inputs.shape[1] if length is None else length])
     if model.config.pooling == "none" and timestep is None:
         timestep = int(lengths[0]) - 1
-    target = Target(torch.tensor([output]), None if timestep is None else torch.tensor([timestep]))
+    target = Target(torch.tensor([output]), *(None if t is None else torch.tensor([t]) for t in (timestep, last)))
+    baseline = inputs[:, :1].expand(inputs.shape) if holds_last else torch.zeros_like(inputs)
     problem = Problem(
-        predictor, inputs, lengths, target, torch.zeros_like(inputs), references, np.zeros(1), np.zeros(1), 0,
-        progress=False,
+        predictor, inputs, lengths, target, baseline, references, np.zeros(1), np.zeros(1), 0,
+        progress=False, holds_last=holds_last,
     )  # fmt: skip
+    if labels is not None:
+        return Game(problem, 0, Players("cell", labels, labels.max() + 1))
     return problem.game(0, players, segments=segments)
 
 
@@ -111,6 +115,64 @@ def test_probabilities(task, outputs, pooling):
     assert ((found > 0) & (found < 1)).all()
 
 
+CELLS = {  # of 5 timesteps and 2 features: the players of the cells
+    "cells": np.arange(10).reshape(5, 2),
+    "old events, then features": np.array([[0, 0], [0, 0], [1, 2], [1, 2], [1, 2]]),
+    "old events, then cells": np.array([[4, 4], [4, 4], [4, 4], [0, 2], [1, 3]]),
+    "features": np.array([[1, 0]] * 5),
+    "timesteps that come back": np.array([[0, 0], [1, 1], [0, 0], [2, 2], [1, 1]]),
+    "timesteps": np.repeat(np.arange(5)[:, None], 2, axis=1),
+}
+
+
+@pytest.mark.parametrize("holds_last", [False, True])
+@pytest.mark.parametrize("players", CELLS)
+@pytest.mark.parametrize("config", [{}, {"hidden_sizes": (4, 3), "pooling": "attention"}], ids=str)
+def test_any_players_and_held_values(config, players, holds_last):
+    """Whatever a player is, and whatever stands for "absent", every coalition's value is the model's own number."""
+    model, inputs = lstm(double=True, input_size=2, **config), sequences(1, 5, 2, double=True)
+    played = game(model, inputs, labels=CELLS[players], holds_last=holds_last)
+    count = played.players.count
+    for rows in (None, 8):
+        made = engine(played, rows=rows)
+        chosen = every(count)
+        ordered = np.empty_like(chosen)
+        ordered[:, made.active] = chosen  # the engine's order of players
+        expected = played(ordered)
+        np.testing.assert_allclose(made.values(chosen), expected, rtol=0, atol=1e-12)
+        np.testing.assert_allclose(made.all_values(), expected, rtol=0, atol=1e-12)
+    assert np.ptp(expected) > 0.01
+
+
+def test_players_are_ordered_by_when_they_begin():
+    """`active` is in the order in which players begin, and beginnings are shared in that order."""
+    played = game(lstm(input_size=2), sequences(1, 5, 2), labels=CELLS["old events, then cells"])
+    made = engine(played)
+    assert made.active == [4, 0, 2, 1, 3]
+    made.all_values()
+    assert made.cell_steps == 3 * 2 + 8 + 32
+
+
+def test_tokens_that_are_held():
+    """A token that is off is the last one before it that is on."""
+    model, ids = lstm(vocab_size=9, embedding_dim=4, double=True), token_ids(1, 5)
+    played = game(model, ids, holds_last=True)
+    np.testing.assert_allclose(engine(played).all_values(), played(every(5)), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("probability", [False, True])
+@pytest.mark.parametrize(("first", "last"), [(0, 3), (2, 2), (3, 5)])
+def test_sums_over_a_window_of_outputs(first, last, probability):
+    """The sum of an output over several timesteps is accumulated; nothing after the last one is played."""
+    model = lstm(double=True, pooling="none", output_size=3, task="multiclass")
+    played = game(model, sequences(1, 6, 3, double=True), output=1, timestep=first, last=last, probability=probability)
+    made = engine(played)
+    assert made.active == list(range(last + 1))
+    chosen = np.zeros((2 ** (last + 1), 6), dtype=bool)
+    chosen[:, : last + 1] = every(last + 1)
+    np.testing.assert_allclose(made.all_values(), played(chosen), rtol=0, atol=1e-12)
+
+
 def test_tokens_and_references():
     """Token ids are replaced by those of each reference."""
     model, ids = lstm(vocab_size=9, embedding_dim=4, double=True), token_ids(1, 5)
@@ -169,6 +231,24 @@ def test_the_compiled_step_equals_torch(units, rows, features):
             torch.testing.assert_close(one, other, rtol=0, atol=2e-6)
 
 
+@pytest.mark.parametrize("size", [1e-4, 1.0, 30.0, 1000.0, float("nan")])
+def test_the_compiled_step_where_gates_are_far_out(size):
+    """Whatever the pre-activations are, states are those of float64 to float32's precision; NaN stays NaN."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        layer = Layer(torch.nn.LSTM(1, 9, batch_first=True))
+        exact = Layer(torch.nn.LSTM(1, 9, batch_first=True))
+    exact.weight_hh, exact.weight_ih, exact.compiled = layer.weight_hh.double(), layer.weight_ih.double(), False
+    small = size if size < 1 else 1.0
+    hidden, cell, given = small * sequences(20, 9), small * sequences(20, 9, seed=2), size * sequences(2, 36, seed=3)
+    found = [torch.empty(2, 20, 9) for _ in range(2)]
+    expected = [torch.empty(2, 20, 9, dtype=torch.float64) for _ in range(2)]
+    layer.both(hidden, cell, given, *found)
+    exact.both(hidden.double(), cell.double(), given.double(), *expected)
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one.double(), other, rtol=0, atol=2e-6 * small, equal_nan=True)
+
+
 def test_threads_change_nothing(monkeypatch):
     """Shared among threads, the compiled step gives the same bits."""
     played = game(lstm(hidden_sizes=(16, 9)), sequences(1, 9, 3))
@@ -195,8 +275,10 @@ def test_which_games_share_prefixes():
     assert shares_prefixes(game(lstm(activation="relu"), inputs))
     assert shares_prefixes(game(lstm(vocab_size=9, embedding_dim=2), token_ids(1, 4), players="cell"))
     assert shares_prefixes(game(lstm(input_size=1), inputs[..., :1], players="cell"))
+    assert shares_prefixes(game(lstm(), inputs, players="cell"))
+    assert shares_prefixes(game(lstm(), inputs, labels=np.array([[0] * 3, [0] * 3, [1, 2, 3], [1, 2, 3]])))
+    assert shares_prefixes(game(lstm(), inputs, holds_last=True))
     assert not shares_prefixes(game(lstm(), inputs, players="feature"))
-    assert not shares_prefixes(game(lstm(), inputs, players="cell"))
     assert not shares_prefixes(game(lstm(bidirectional=True), inputs))
     assert not shares_prefixes(game(Doubled(lstm().config), inputs))
     assert not shares_prefixes(game(lstm().bfloat16(), inputs.bfloat16()))

@@ -97,11 +97,10 @@ def test_evaluate_explains_variations_of_one_sample():
     np.testing.assert_allclose(problem.evaluate(variations, 1), expected, rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("pooling", ["last", "none"])
-def test_forward_of_features_is_the_explained_number(pooling):
+@pytest.mark.parametrize(("pooling", "target"), [("last", 1), ("none", (1, 1)), ("none", (slice(0, 2), 1))])
+def test_forward_of_features_is_the_explained_number(pooling, target):
     """The continuous view of features is the features; `forward` gives the explained number, with its gradient."""
     model, inputs = lstm(pooling=pooling, output_size=2), sequences(3, 6, 3)
-    target = 1 if pooling == "last" else (1, 1)
     problem = problem_of(model, inputs, target=target, lengths=LENGTHS)
     continuous = problem.continuous()
     rows = torch.tensor([2, 0])

@@ -166,6 +166,7 @@ def test_methods_come_in_the_order_asked_for():
         ({"task": "multiclass", "output_size": 3}, [0, 1, 2]),
         ({"pooling": "none", "output_size": 2}, (-1, 1)),
         ({"pooling": "none"}, None),
+        ({"pooling": "none", "output_size": 2}, (slice(-2, None), [0, 1, 1])),
     ],
 )
 def test_all_methods_explain_the_same_number(config, target):
@@ -175,8 +176,9 @@ def test_all_methods_explain_the_same_number(config, target):
     found = explain(model, INPUTS, methods, target=target, lengths=LENGTHS, options={"lime": {"samples": 50}})
     alone = get("kernel_shap")(model).explain(INPUTS, target=target, lengths=LENGTHS)
     for result in found.values():
-        np.testing.assert_array_equal(result.prediction, alone.prediction)
-        np.testing.assert_array_equal(result.dataset["target_output"], alone.dataset["target_output"])
+        np.testing.assert_allclose(result.prediction, alone.prediction, rtol=1e-6, atol=1e-7)
+        for name in ("target_output", "target_timestep", "target_last"):
+            np.testing.assert_array_equal(result.diagnostic(name), alone.diagnostic(name))
     np.testing.assert_array_equal(found["kernel_shap"].values, alone.values)
 
 

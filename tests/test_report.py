@@ -1,5 +1,8 @@
 """The page: its numbers are the data's, its parts are there, and it refuses what does not belong together."""
 
+import base64
+import gzip
+import hashlib
 import re
 from dataclasses import replace
 from html import unescape
@@ -22,7 +25,8 @@ from gatelens.models import (
     load,
     read_csv,
 )
-from gatelens.reports import Report, describe, narrate
+from gatelens.reports import Report, describe, narrate, plots
+from gatelens.reports.wording import number
 from helpers.made import made_attribution
 
 
@@ -39,7 +43,7 @@ def glucose():
 
 
 def text_of(html: str) -> str:
-    without = re.sub(r"<style>.*?</style>", "", html, flags=re.DOTALL)
+    without = re.sub(r"<(style|script)[^>]*>.*?</\1>", "", html, flags=re.DOTALL)
     return " ".join(unescape(re.sub(r"<[^>]+>", " ", without)).replace("\xa0", " ").split())
 
 
@@ -158,14 +162,22 @@ def test_an_unknown_scaling_is_not_told_as_known(adopted, glucose) -> None:
     assert "unscaled" not in text
 
 
-def test_page_is_one_file_without_script_or_network(glucose) -> None:
-    """No script, no link, no address; the policy forbids everything but its own style and data pictures."""
+def test_page_is_one_file_without_network(glucose) -> None:
+    """No link, no address; the policy forbids all but the page's own style, script and library, each by its hash."""
     html = Report(glucose[1], model=glucose[0]).to_html()
-    assert "<script" not in html
+    assert re.findall(r"<script(?! type=\"(?:text/plain|application/json)\")[^>]*>", html) == ["<script>"]
     assert "<link" not in html
-    assert not re.findall(r"""(?:src|href|srcset)=["'](?!data:|#)""", html)
+    without_blocks = re.sub(r"<script[^>]*>.*?</script>", "", html, flags=re.DOTALL)
+    assert not re.findall(r"""(?:src|href|srcset)=["'](?!data:|#)""", without_blocks)
     policy = unescape(re.search(r'Content-Security-Policy" content="([^"]+)"', html)[1])
-    assert policy.startswith("default-src 'none'")
+    parts = dict(part.split(" ", 1) for part in policy.split("; "))
+    assert parts["default-src"] == "'none'"
+    script = re.search(r"<script>(.*)</script>", html, re.DOTALL)[1]
+    library = gzip.decompress(base64.b64decode(re.search(r'id="bokeh">([^<]+)<', html)[1])).decode()
+    expected = [
+        f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'" for text in (script, library)
+    ]
+    assert parts["script-src"].split() == expected
     assert "unsafe" not in policy
 
 
@@ -177,15 +189,18 @@ def test_page_is_the_same_each_time(glucose) -> None:
 
 def test_redacted_page_holds_no_inputs(glucose) -> None:
     """No raw reading, clock time, date or sample name is in a redacted file, pictures included."""
-    import base64
-
     model, found = glucose
     html = Report(found, model=model, redact=True).to_html()
-    drawings = [base64.b64decode(part).decode() for part in re.findall(r"svg\+xml;base64,([A-Za-z0-9+/=]+)", html)]
+    packs = [gzip.decompress(base64.b64decode(part)) for part in re.findall(r'data-sample="\d+">([^<]+)<', html)]
+    assert len(packs) == 1
+    for text in ("18:03", "2010-10-05"):
+        assert text not in text_of(html)
+        assert text.encode() not in packs[0]
+    inputs = found["lime"].inputs[0].astype("<f4")
+    for column in range(inputs.shape[1]):  # neither scaled nor in its unit
+        for course in (inputs[:, column], plots.raw_series(found["lime"], 0, column)[0].astype("<f4")):
+            assert course.tobytes() not in packs[0]
     readings = {f"{value:.0f}" for value in found["lime"].inputs[0, :, 0] * 52.1 + 137.5}
-    for content in (text_of(html), *map(text_of, drawings)):
-        assert "18:03" not in content
-        assert "2010-10-05" not in content
     assert not readings & set(re.findall(r"(?<![\d.])\d{3}(?![\d.])", text_of(html).split("How this page")[0]))
     assert "left out" in text_of(html)
 
@@ -195,8 +210,8 @@ def test_several_samples_have_an_article_each() -> None:
     model = LSTMModel(LSTMConfig(input_size=2, hidden_sizes=(4,)))
     found = IntegratedGradients(model).explain(torch.randn(3, 5, 2), sample_names=["a", "b", "c"])
     html = Report(found, model=model).to_html()
-    assert re.findall(r'<article id="(sample-\d)">', html) == ["sample-1", "sample-2", "sample-3"]
-    assert re.findall(r'href="#(sample-\d)"', html) == ["sample-1", "sample-2", "sample-3"]
+    assert re.findall(r'<article id="(sample-\d)"', html) == ["sample-1", "sample-2", "sample-3"]
+    assert re.findall(r'href="#(sample=\d)"', html) == ["sample=1", "sample=2", "sample=3"]
 
 
 @pytest.mark.parametrize(
@@ -232,6 +247,27 @@ def test_every_kind_of_model_gets_a_page(kind: str, tmp_path) -> None:
         assert "<b>bold</b>" in text
 
 
+def test_a_window_is_told_on_the_page() -> None:
+    """A page about a sum over timesteps says which, by whose clock, and gives the sum; redacted it has no times."""
+    torch.manual_seed(0)
+    model = LSTMModel(LSTMConfig(input_size=2, hidden_sizes=(4,), output_size=2, task="binary", pooling="none"))
+    model.data = DataSpec(outputs=("rain", "wind"))
+    times = np.datetime64("2024-05-01T06:00") + np.arange(8)[None] * np.timedelta64(15, "m")
+    found = explain(
+        model, torch.randn(1, 8, 2), ("deeplift", "kernel_shap"), target=(slice(3, 6), "wind"), output="probability",
+        times=times,
+    )  # fmt: skip
+    words = "sum over timesteps 4 to 6 (06:45 to 07:15) of the probability of wind"
+    text = text_of(Report(found, model=model).to_html())
+    assert f"The {words} is {number(float(found['deeplift'].prediction[0]))} ." in text
+    assert f"What raised and lowered the {words}" in text
+    assert f"Explained the {words}" in text
+    assert f"{found['deeplift'].prediction[0]:.0%}".replace("%", " %") not in text
+    hidden = text_of(Report(found, model=model, redact=True).to_html())
+    assert "sum over timesteps 4 to 6 of the probability of wind" in hidden
+    assert "06:45" not in hidden
+
+
 class Foreign(nn.Module):
     """Somebody's own module."""
 
@@ -255,6 +291,14 @@ def test_refusals(tmp_path) -> None:
         Report([one, made_attribution([[1.0], [2.0]], inputs=[[5.0], [5.0]])])
     with pytest.raises(InvalidInputError, match="explains other targets"):
         Report([one, made_attribution([[1.0], [2.0]], scores=(0.0, 1.0), outputs=("a", "b"))])
+    window = made_attribution([[1.0], [2.0]], target_timestep=0, target_last=1)
+    for other in (
+        one,
+        *(made_attribution([[1.0], [2.0]], target_timestep=0, **more) for more in ({}, {"target_last": 0})),
+    ):
+        with pytest.raises(InvalidInputError, match="explains other targets"):
+            Report([window, other])
+    assert Report([window, made_attribution([[1.0], [2.0]], target_timestep=0, target_last=1)]).to_html()
     with pytest.raises(InvalidInputError, match=r"does not end in \.html"):
         Report(one).save(tmp_path / "report.pdf")
     assert list(tmp_path.iterdir()) == []
@@ -286,3 +330,42 @@ def test_model_is_left_as_found(glucose) -> None:
     assert all(part.training for part in model.modules())
     assert all(parameter.requires_grad for parameter in model.parameters())
     assert not any(part._forward_hooks for part in model.modules())
+
+
+def test_large_pages_are_thinned_and_told(monkeypatch) -> None:
+    """Past the limit a page keeps the strongest units, then none; attributions stay; the page and `notes` say so."""
+    model = LSTMModel(LSTMConfig(input_size=2, hidden_sizes=(64,)))
+    found = IntegratedGradients(model).explain(torch.randn(1, 60, 2))
+    whole = Report(found, model=model)
+    size = sum(len(part) for part in re.findall(r'data-sample="[0-9]+">([^<]+)<', whole.to_html()))
+    assert whole.notes == []
+    monkeypatch.setattr("gatelens.reports.report.LARGEST_BYTES", size - 1)
+    thinned = Report(found, model=model)
+    html = thinned.to_html()
+    assert "only the 32 strongest units of each layer are in it" in thinned.notes[0]
+    assert thinned.notes[0] in text_of(html)
+    assert "Cell state" in html
+    monkeypatch.setattr("gatelens.reports.report.LARGEST_BYTES", 6000)
+    bare = Report(found, model=model)
+    html = bare.to_html()
+    assert "it is without its units" in bare.notes[0]
+    assert 'data-panel="cell_state"' not in html
+    assert 'data-panel="steps-0"' in html
+    monkeypatch.setattr("gatelens.reports.report.LARGE_BYTES", 1000)
+    bare.to_html()
+    assert bare.notes[-1].startswith("This page is large")
+
+
+def test_the_page_says_how_to_make_it_again(glucose) -> None:
+    """The Python on the page runs, and gives the same numbers."""
+    from gatelens.reports.about import python_again
+
+    model, found = glucose
+    code = python_again(found)
+    assert code in unescape(Report(found, model=model).to_html())
+    code = code.replace('"MODEL"', repr(str(model_path()))).replace('"INPUT.csv"', repr(str(data_path())))
+    code = code.replace("model.data)\n", 'model.data, end="2010-10-05 18:03")\n').rsplit("\n", 1)[0]
+    scope: dict = {}
+    exec(code, scope)
+    for name, again in scope["found"].items():
+        np.testing.assert_allclose(again.values, found[name].values, rtol=1e-6)

@@ -162,3 +162,55 @@ def test_a_game_of_nothing(solve):
     pairs = evaluated(sampler, sampler.grow(12), lambda z: np.zeros(len(z)))
     for part in solve(pairs):
         np.testing.assert_allclose(part, 0, atol=1e-12)
+
+
+def test_a_guess_leaves_standard_errors_honest():
+    """With a guess that is half off, the standard errors tell how far off the estimate is; a bad one is not used."""
+    for kind in ("none", "half off", "bad"):
+        runs = []
+        for seed in range(12):
+            value = smooth(12, seed)
+            truth = shapley_values(value(every(12)))
+            half = truth * (1 + 0.5 * np.random.default_rng(seed).normal(size=12))
+            sampler = PairSampler(12, seed)
+            pairs = evaluated(sampler, sampler.grow(60), value)
+            found, errors = estimate(pairs, {"none": None, "half off": half, "bad": -truth}[kind])
+            if kind == "bad":
+                np.testing.assert_array_equal(found, gaussian_process(pairs)[0])
+            runs.append((found - truth, errors))
+        off, told = (np.array(part) for part in zip(*runs, strict=True))
+        assert (np.abs(off) <= 2 * told).mean() > 0.92
+        assert 0.6 < np.sqrt((off**2).mean() / (told**2).mean()) < 1.4
+
+
+def test_what_is_guessed_right_needs_no_estimate():
+    """Where the game is additive and the guess is right, so is the estimate, whatever was drawn."""
+    guess, sampler = np.arange(1.0, 9.0), PairSampler(8, 0)
+    found, errors = estimate(evaluated(sampler, sampler.grow(12), lambda z: z @ guess), guess)
+    np.testing.assert_allclose(found, guess, atol=1e-9)
+    assert errors.max() < 1e-6
+
+
+def test_taking_a_guess_off_is_taking_an_additive_game_off():
+    """`beside` gives the pairs of the game less an additive one."""
+    guess, value, sampler = np.arange(8.0), smooth(8), PairSampler(8, 0)
+    coalitions = sampler.grow(20)
+    found = evaluated(sampler, coalitions, value).beside(guess)
+    expected = evaluated(sampler, coalitions, lambda z: value(z) - z @ guess)
+    np.testing.assert_allclose(found.odd, expected.odd, atol=1e-12)
+    assert found.full == pytest.approx(expected.full)
+
+
+def test_linear_algebra_keeps_to_one_thread():
+    """While an estimate is made numpy's pool is held to one thread, and afterwards it has what it had."""
+    from threadpoolctl import threadpool_info
+
+    def threads():
+        return [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
+
+    from gatelens.explainers.shapley_estimates import _one_thread
+
+    before = threads()
+    with _one_thread():
+        assert set(threads()) == {1}
+    assert threads() == before

@@ -117,6 +117,76 @@ def test_rows_and_at_timestep():
     assert Target(torch.tensor([0, 0])).at_timestep(SCORES) is SCORES
 
 
+# -- a window of timesteps -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("window", "first", "last"),
+    [
+        (slice(0, 2), [0, 0], [1, 1]),
+        (slice(None), [0, 0], [3, 1]),
+        (slice(1, None), [1, 1], [3, 1]),
+        (slice(-2, None, 1), [2, 0], [3, 1]),
+        (slice(None, -1), [0, 0], [2, 0]),
+        (slice(-2, -1), [2, 0], [2, 0]),
+        (slice([1, 0], [4, 1]), [1, 0], [3, 0]),
+        (slice(torch.tensor([-3, 0]), np.array([2, 2])), [1, 0], [1, 1]),
+        (range(2), [0, 0], [1, 1]),
+        (range(1, 2), [1, 1], [1, 1]),
+        (range(-2, 0), [2, 0], [3, 1]),
+        (range(-2, -1), [2, 0], [2, 0]),
+    ],
+    ids=str,
+)
+def test_windows(window, first, last):
+    """A slice or range is a sum over timesteps, of sequences of 4 and 2; its ends count from each sequence's end."""
+    found = resolve((window, [1, 2]), STEPS, lengths=[4, 2])
+    assert (found.timestep.tolist(), found.last.tolist(), found.output.tolist()) == (first, last, [1, 2])
+    spans = [slice(one, other + 1) for one, other in zip(first, last, strict=True)]
+    sums = [STEPS[row, span].sum(dim=0) for row, span in enumerate(spans)]
+    assert found.select(STEPS).tolist() == [float(sums[0][1]), float(sums[1][2])]
+    assert found.at_timestep(STEPS).tolist() == [part.tolist() for part in sums]
+    assert found.counts.tolist() == [span.stop - span.start for span in spans]
+    covered = torch.zeros(2, 4, dtype=torch.bool)
+    for row, span in enumerate(spans):
+        covered[row, span] = True
+    assert torch.equal(found.covers(4), covered)
+    assert [part.tolist() for part in found.places()] == [part.tolist() for part in covered.nonzero(as_tuple=True)]
+    part = found.rows(torch.tensor([1]))
+    assert [part.timestep.item(), part.last.item(), part.output.item()] == [first[1], last[1], 2]
+
+
+def test_single_timesteps_are_places_too():
+    """One timestep is covered, counted once, and is its own place; of scores (B, K) one is counted too."""
+    found = resolve(([3, 0], 1), STEPS, lengths=[4, 2])
+    assert found.last is None
+    assert found.covers(4).nonzero().tolist() == [[0, 3], [1, 0]]
+    assert [part.tolist() for part in found.places()] == [[0, 1], [3, 0]]
+    assert found.counts.tolist() == resolve(1).counts.tolist() == [1, 1]
+
+
+def test_a_window_that_is_not_summed_over_gets_no_gradient():
+    """What lies outside a window has a gradient of exactly 0, what lies inside of 1."""
+    scores = STEPS.clone().requires_grad_()
+    target = resolve((slice(1, -1), 2), scores, lengths=[4, 3])
+    target.select(scores).sum().backward()
+    assert scores.grad[..., 2].tolist() == [[0, 1, 1, 0], [0, 1, 0, 0]]
+    assert not scores.grad[..., :2].any()
+
+
+def test_the_output_with_the_largest_sum():
+    """None as the output is that with the largest sum of scores over the window, not at one of its timesteps."""
+    scores = torch.tensor([[[3.0, 0.0], [0.0, 1.0], [0.0, 3.0]]])
+    assert resolve((slice(0, 2), None), scores).output.tolist() == [0]
+    assert resolve((slice(0, 3), None), scores).output.tolist() == [1]
+
+
+def test_windows_of_a_model_with_its_own_timesteps():
+    """Horizons of a model's own are counted, whatever the lengths of its inputs."""
+    found = resolve((slice(-3, None), 0), STEPS, lengths=[9, 5], steps=9)
+    assert (found.timestep.tolist(), found.last.tolist()) == ([1, 1], [3, 3])
+
+
 # -- refusals --------------------------------------------------------------------------------------------------------
 
 
@@ -182,3 +252,45 @@ def test_refusals_of_timesteps(target, error, message):
     """A timestep in the padding or beyond, or no timestep at all, is refused with the sequence's own range."""
     with pytest.raises(error, match=message):
         resolve(target, STEPS, lengths=[4, 2])
+
+
+BEYOND = r"reaches beyond sequence {}, with the timesteps 0 to {}; negative ends count"
+EMPTY = r"holds no timestep of sequence {}, with the timesteps 0 to {}; its stop is left out: slice\(3, 8\) is"
+
+
+@pytest.mark.parametrize(
+    ("window", "error", "message"),
+    [
+        (slice(0, 5), InvalidInputError, r"slice\(0, 5, None\), which " + BEYOND.format(0, 3)),
+        (slice(0, 3), InvalidInputError, BEYOND.format(1, 1)),
+        (slice(2, None), InvalidInputError, BEYOND.format(1, 1)),
+        (slice(-3, None), InvalidInputError, BEYOND.format(1, 1)),
+        (range(1, 4), InvalidInputError, r"range\(1, 4\), which " + BEYOND.format(1, 1)),
+        (slice([0, 2], None), InvalidInputError, BEYOND.format(1, 1)),
+        (slice(1, 1), InvalidInputError, EMPTY.format(0, 3)),
+        (slice(1, -1), InvalidInputError, EMPTY.format(1, 1)),
+        (slice(1, -9), InvalidInputError, EMPTY.format(0, 3)),
+        (slice(0, 4, 2), InvalidInputError, r"with a step; expected neighbouring timesteps, slice\(start, stop\)"),
+        (slice(0, 1, -1), InvalidInputError, "with a step"),
+        (range(1, -1, -1), InvalidInputError, "with a step"),
+        (range(1, 1), InvalidInputError, r"range\(1, 1\), which is empty; expected e.g. range\(3, 8\)"),
+        (range(-1), InvalidInputError, "which is empty"),
+        (range(-2, 1), InvalidInputError, "counts its start from the end and its stop from the beginning"),
+        (slice(0.5, 2), InvalidTypeError, r"the window's start is 0.5; expected a whole number, 2 of them .* or None"),
+        (slice(0, "b"), InvalidTypeError, "the window's stop is 'b'; expected a whole number"),
+        (slice(0, [1, 1, 1]), InvalidInputError, r"the window's stop has shape \(3,\)"),
+    ],
+    ids=str,
+)
+def test_refusals_of_windows(window, error, message):
+    """A window that is empty, has a step or leaves a sequence is refused with that sequence's own range."""
+    with pytest.raises(error, match=message):
+        resolve((window, 0), STEPS, lengths=[4, 2])
+
+
+def test_a_window_needs_timesteps_and_stands_in_a_pair():
+    """Of one output a sequence there is no window; alone, without an output, a window is no target."""
+    with pytest.raises(InvalidInputError, match=r"slice.*a \(timestep, output\) pair, but .* one output a sequence"):
+        resolve((slice(0, 1), 0))
+    with pytest.raises(InvalidTypeError, match=r"slice.*or \(timestep, output\), where timestep may be a slice"):
+        resolve(slice(0, 1), STEPS)

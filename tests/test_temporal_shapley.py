@@ -150,27 +150,27 @@ def test_classes_and_probabilities(output):
 
 
 @pytest.mark.parametrize(
-    ("make", "options"),
+    ("make", "options", "shared"),
     [
-        (lambda: lstm(double=True), {"players": "feature"}),
-        (lambda: lstm(double=True), {"players": "cell"}),
-        (lambda: lstm(double=True), {"baseline": "hold_last"}),
-        (lambda: lstm(double=True, bidirectional=True), {}),
-        (lambda: Foreign().double(), {}),
-        (lambda: Linear(sequences(4, 3, double=True)), {}),
-        (lambda: linear_function(sequences(4, 3, double=True)), {}),
+        (lambda: lstm(double=True), {"players": "feature"}, 0),
+        (lambda: lstm(double=True), {"players": "cell"}, 1),
+        (lambda: lstm(double=True), {"baseline": "hold_last"}, 1),
+        (lambda: lstm(double=True, bidirectional=True), {}, 0),
+        (lambda: Foreign().double(), {}, 0),
+        (lambda: Linear(sequences(4, 3, double=True)), {}, 0),
+        (lambda: linear_function(sequences(4, 3, double=True)), {}, 0),
     ],
 )  # fmt: skip
-def test_everything_else_is_asked_coalition_by_coalition(make, options):
+def test_other_players_and_models(make, options, shared):
     """Other players, models and functions get the values of the game played on the model, and the result says how."""
     inputs = sequences(2, 4, 3, double=True)
     explainer = TemporalShapley(make(), **options)
     result = explainer.explain(inputs)
-    assert (result.diagnostic("prefix_shared") == 0).all()
+    assert (result.diagnostic("prefix_shared") == shared).all()
     assert (result.diagnostic("exhaustive") == 1).all()
     np.testing.assert_allclose(result.completeness_gap, 0, atol=1e-12)
     games = []
-    explainer._estimate, estimate = lambda game: games.append(game) or estimate(game), explainer._estimate
+    explainer._estimate, estimate = lambda game, guess=None: games.append(game) or estimate(game), explainer._estimate
     explainer.explain(inputs)
     for row, game in enumerate(games):
         labels = game._game.players.labels
@@ -316,7 +316,7 @@ def test_least_squares_is_calibrated(monkeypatch):
     """Where least squares takes over, it gives values and calibrated errors as well."""
     model, inputs = lstm(strength=3.0, hidden_sizes=(12,)), sequences(10, 13, 3)
     truth = TemporalShapley(model).explain(inputs).timesteps
-    monkeypatch.setattr("gatelens.explainers.temporal_shapley.estimate", least_squares)
+    monkeypatch.setattr("gatelens.explainers.temporal_shapley.estimate", lambda pairs, guess: least_squares(pairs))
     within = []
     for seed in range(6):
         result = TemporalShapley(model, evaluations=400, seed=seed).explain(inputs)
@@ -371,7 +371,7 @@ def test_options_are_checked():
 
 
 @pytest.mark.parametrize(
-    "options", [{"players": "segment", "segments": 3}, {"evaluations": 20}, {"players": "cell", "evaluations": 60}]
+    "options", [{"players": "segment", "segments": 3}, {"evaluations": 26}, {"players": "cell", "evaluations": 60}]
 )
 def test_other_options_keep_the_contract(options):
     """With other players, and where values are estimates, the contract holds as well."""
@@ -383,9 +383,46 @@ def test_solve_gives_the_contributions_alone():
     model, inputs = lstm(double=True), sequences(1, 5, 3, double=True)
     explainer = TemporalShapley(model)
     games = []
-    explainer._estimate, estimate = lambda game: games.append(game) or estimate(game), explainer._estimate
+    explainer._estimate, estimate = lambda game, guess=None: games.append(game) or estimate(game), explainer._estimate
     result = explainer.explain(inputs)
     assert isinstance(games[0], TemporalGame)
     values, numbers = explainer._solve(games[0]._game)
     np.testing.assert_allclose(values, result.timesteps[0], rtol=0, atol=1e-12)
     assert numbers["players"] == 5
+
+
+def test_deeplift_is_where_estimates_begin(monkeypatch):
+    """Of an `LSTMModel`, DeepLIFT's contributions are the estimate's mean: it is nearer to the truth than without."""
+    model, inputs = lstm(hidden_sizes=(16,), double=True), sequences(4, 18, 3, double=True)
+    exact = TemporalShapley(model).explain(inputs).timesteps
+    with_guess = TemporalShapley(model, evaluations=60).explain(inputs)
+    monkeypatch.setattr("gatelens.explainers.temporal_shapley.guess_contributions", lambda problem: None)
+    without = TemporalShapley(model, evaluations=60).explain(inputs)
+    off, off_without = (np.linalg.norm(part.timesteps - exact) for part in (with_guess, without))
+    assert off < 0.8 * off_without
+    assert (np.abs(with_guess.timesteps - exact) <= 3 * with_guess.std_error.sum(axis=2)).mean() > 0.95
+    assert (np.abs(with_guess.timesteps - exact) <= 2 * with_guess.std_error.sum(axis=2)).mean() > 0.9
+
+
+def test_nothing_is_guessed_of_what_deeplift_does_not_know():
+    """Foreign models, a held last value and a forward pass of the user's own are estimated without a guess."""
+    from gatelens.explainers.guess import guess_contributions
+
+    class Doubled(type(lstm())):
+        def forward(self, inputs, lengths=None):
+            return 2 * super().forward(inputs, lengths)
+
+    seen = []
+
+    def spy(problem):
+        seen.append(guess_contributions(problem))
+        return seen[-1]
+
+    inputs = sequences(1, 22, 3)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("gatelens.explainers.temporal_shapley.guess_contributions", spy)
+        for model, baseline in ((Foreign(), "zero"), (lstm(), "hold_last"), (Doubled(lstm().config), "zero")):
+            result = TemporalShapley(model.eval(), evaluations=60, baseline=baseline).explain(inputs)
+            assert np.abs(result.completeness_gap).max() < 1e-5
+        TemporalShapley(lstm(), evaluations=60).explain(inputs)
+    assert [guess is None for guess in seen] == [True, True, True, False]

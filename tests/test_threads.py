@@ -24,7 +24,7 @@ def scanned(count: int) -> tuple[torch.Tensor, torch.Tensor]:
     panels, added = products.packed(torch.randn(2 + 3, 12, generator=generator))
     gates, cell = torch.full((5, batch, 4, 3), torch.nan), torch.full((5, batch, 3), torch.nan)
     state, lengths = torch.zeros(batch, 3), torch.full((batch,), 5)
-    job = kernels._job(gates, cell, state, lengths, STANDARD)
+    job = kernels.new_job(gates, cell, state, lengths, STANDARD)
     job[compiled.PART], job[compiled.FEATURES], job[compiled.WIDTH] = compiled.BOTH, 2, 3
     parts = (panels, added, inputs, states)
     job[compiled.WEIGHTS : compiled.STATES + 1] = [part.data_ptr() for part in parts]
@@ -96,11 +96,11 @@ def test_jobs_hold_what_the_kernels_read():
     """A job's numbers stand where the compiled tasks look for them."""
     gates, cell, state = torch.zeros(2, 3, 4, 5), torch.zeros(2, 3, 5), torch.zeros(3, 5)
     lengths = torch.tensor([2, 1, 2])
-    job = kernels._job(gates, cell, state, lengths, STANDARD)
+    job = kernels.new_job(gates, cell, state, lengths, STANDARD)
     assert job.dtype == np.int64
     assert job[[compiled.STEPS, compiled.BATCH, compiled.UNITS, compiled.REVERSE]].tolist() == [2, 3, 5, 0]
     assert job[[compiled.GATES, compiled.CELL, compiled.INITIAL, compiled.LENGTHS]].tolist() == [
         part.data_ptr() for part in (gates, cell, state, lengths)
     ]
     with pytest.raises(ModelError, match="do not fit cells"):
-        kernels._job(gates.transpose(0, 1), cell, state, lengths, STANDARD)
+        kernels.new_job(gates.transpose(0, 1), cell, state, lengths, STANDARD)

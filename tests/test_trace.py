@@ -1,11 +1,13 @@
 """`Trace` and `LayerTrace`: mappings of labelled values, and their xarray form."""
 
+from xml.etree import ElementTree as ET
+
 import numpy as np
 import pytest
 import torch
 import xarray as xr
 
-from gatelens.models import LayerTrace, Trace, record
+from gatelens.models import LayerTrace, Trace, gate_statistics, record
 from gatelens.models.trace import GATES, QUANTITIES, to_numpy
 from helpers.draws import make_inputs, make_model
 
@@ -128,3 +130,62 @@ def test_inputs_of_a_trace():
     assert Trace({"lstm.0": layer(1, 2, 3)}, lengths=torch.tensor([2])).inputs is None
     inputs = torch.zeros(1, 2, 5)
     assert Trace({"lstm.0": layer(1, 2, 3)}, lengths=torch.tensor([2]), inputs=inputs).inputs is inputs
+
+
+def test_timesteps_read():
+    """What is 0 in every quantity was not read: padding, and what a mask skips."""
+    values = torch.zeros(2, 3, 2)
+    values[0, :2, 1] = values[1, 2, 0] = 5.0
+    some = LayerTrace(forget_gate=torch.zeros(2, 3, 2), cell_state=values)
+    assert some.timesteps_read().tolist() == [[True, True, False], [False, False, True]]
+
+
+# -- in notebooks ----------------------------------------------------------------------------------------------------
+
+
+def shown(trace: Trace) -> str:
+    """Return what a notebook shows, after a parser has read it: nothing is left open, and no script is in it."""
+    text = trace._repr_html_()
+    tags = {element.tag for element in ET.fromstring(text).iter()}
+    assert tags <= {"div", "table", "caption", "thead", "tbody", "tr", "th", "td", "br", "svg", "rect"}
+    assert "://" not in text
+    return text
+
+
+def test_html_shows_layers_and_gates():
+    """Layers, shapes, mean and range of each gate over what was read, and the half-life at the mean rate."""
+    model = make_model(input_size=2, hidden_sizes=(4, 3), bidirectional=True)
+    inputs, lengths = make_inputs(model, 2, 5), [5, 3]
+    trace = model.trace(inputs, lengths)
+    text = shown(trace)
+    assert "Trace of 2 sequences, 3 to 5 timesteps" in text
+    for name, layer in trace.items():
+        assert f">{name}</td>" in text
+        read = torch.cat([layer.forget_gate[0], layer.forget_gate[1, :3]])
+        assert f">{float(read.mean()):.3g} <svg" in text
+        assert f"<br/>{float(read.min()):.2g} to {float(read.max()):.2g}</td>" in text
+        assert f">{gate_statistics(model, inputs, lengths=lengths)[name].mean_half_life:.3g} timesteps</td>" in text
+
+
+def test_html_of_some_quantities_and_of_gradients():
+    """Gates that were not recorded are not made up, and gradients have no half-life."""
+    some = shown(Trace({"a": LayerTrace(hidden_state=torch.ones(1, 2, 3))}, lengths=torch.tensor([2])))
+    assert "not known" in some
+    assert "gate</th>" not in some
+    kept = LayerTrace(forget_gate=torch.ones(1, 2, 3), input_gate=torch.ones(1, 2, 3))
+    part = shown(Trace({"a": kept, "b": LayerTrace(input_gate=torch.ones(1, 2, 3))}, lengths=torch.tensor([2])))
+    assert "endless" in part
+    assert "not recorded" in part
+    gradients = LayerTrace(*(torch.full((1, 2, 3), -0.5) for _ in range(6)))
+    assert "not known" in shown(Trace({"a": gradients}, lengths=torch.tensor([2])))
+    forgetting = LayerTrace(forget_gate=torch.zeros(1, 2, 3), cell_state=torch.ones(1, 2, 3))
+    assert ">0 timesteps</td>" in shown(Trace({"a": forgetting}, lengths=torch.tensor([2])))
+
+
+def test_html_escapes_names():
+    """A layer's name with markup is shown, not run; nothing recorded is nothing shown."""
+    hostile = """<script>alert('x')</script>"&\ud800"""
+    text = shown(Trace({hostile: layer(1, 2, 3)}, lengths=torch.tensor([2])))
+    assert "&lt;script&gt;alert(&#x27;x&#x27;)&lt;/script&gt;&quot;&amp;?" in text
+    shown(Trace({}, lengths=torch.tensor([])))
+    shown(Trace({"masked": LayerTrace(*(torch.zeros(1, 2, 3) for _ in range(6)))}, lengths=torch.tensor([0])))

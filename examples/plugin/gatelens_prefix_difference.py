@@ -17,7 +17,7 @@ class PrefixDifference(Explainer):
 
     name = "prefix_difference"
     summary = "how the prediction moves as the timesteps arrive"
-    completeness = "exact"
+    completeness = dummy_player = missingness = linearity = "exact"  # not symmetry: the order decides
     needs = "function"
 
     def _attribute(self, problem: Problem) -> Contribution:

@@ -45,7 +45,7 @@ def made_attribution(
         "target_output": ("sample", [int(np.argmax(scores))]),
         "scores": (("sample", "output"), [list(scores)]),
     }
-    for name in ("surrogate_r2", "target_timestep"):
+    for name in ("surrogate_r2", "target_timestep", "target_last"):
         if name in more:
             variables[name] = ("sample", [more.pop(name)])
     if "std_error" in more:

@@ -1,0 +1,37 @@
+// Numbers as the page's words write them (wording.py has the same rules), and a timestep's name.
+"use strict";
+gatelens.MINUS = "\u2212";
+
+gatelens.number = function (value, { digits = 3, signed = false } = {}) {
+  if (!Number.isFinite(value)) return "not a number";
+  if (value === 0) return "0";
+  const size = Math.abs(value);
+  let text;
+  if (size < 1e-4 || size >= 1e9) {
+    const [mantissa, power] = size.toExponential(digits - 1).split("e");
+    const exponent = Number(power);
+    text = `${mantissa}e${exponent < 0 ? gatelens.MINUS : "+"}${String(Math.abs(exponent)).padStart(2, "0")}`;
+  } else if (size >= 10 ** (digits - 1)) {
+    text = size.toFixed(0).replace(/\B(?=(\d{3})+$)/g, ",");
+  } else {
+    text = size.toFixed(Math.max(0, digits - 1 - Math.floor(Math.log10(size))));
+    if (text.includes(".")) text = text.replace(/0+$/, "").replace(/\.$/, "");
+  }
+  return (value < 0 ? gatelens.MINUS : signed ? "+" : "") + text;
+};
+
+gatelens.effect = function (value, sample) {
+  if (!sample.percent) return `${gatelens.number(value, { signed: true })} ${sample.unit}`.trim();
+  const points = value * 100;
+  const size = Math.abs(points);
+  const sign = points < 0 ? gatelens.MINUS : "+";
+  if (size >= 9.95) return `${sign}${size.toFixed(0)} points`;
+  if (size >= 0.05) return `${sign}${size.toFixed(1)} points`;
+  return `${gatelens.number(points, { digits: 1, signed: true })} points`;
+};
+
+gatelens.stepName = function (sample, t) {
+  const label = sample.labels[t];
+  const token = sample.tokens ? ` \u201c${sample.tokens[t]}\u201d` : "";
+  return label === String(t + 1) ? `timestep ${label}${token}` : `${label} \u00b7 timestep ${t + 1}${token}`;
+};
