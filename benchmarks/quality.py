@@ -1,7 +1,6 @@
 """How good explanations are: completeness beside the peers, exact Shapley values, a task with known answers, cost.
 
-`python benchmarks/quality.py` trains three small models (seeded, a minute or two), and prints and writes to
-`docs/benchmarks.md`:
+`python benchmarks/quality.py` trains four small models (seeded, a minute or two) and prints:
 
 1. what DeepLIFT of captum and shap leave unexplained on an `nn.LSTM`, beside gatelens;
 2. every explainer against exact Shapley values of 16 timesteps: Pearson's r and the relative L2 error;
@@ -12,21 +11,19 @@
 
 from __future__ import annotations
 
-import platform
 import warnings
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pages import section
 from recorder import in_turn
 from torch import Tensor, nn
 
 from gatelens.explainers import Contribution, Explainer, Problem, available
 from gatelens.models import LSTMConfig, LSTMModel, ModelError
 
-PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 STEPS, FEATURES, HIDDEN = 16, 8, 64
 METHODS: dict[str, dict[str, Any]] = {
     "temporal_shapley": {},
@@ -46,18 +43,15 @@ METHODS: dict[str, dict[str, Any]] = {
 }
 
 
-def main() -> None:
-    """Print the tables and write the page."""
+def sections() -> list[str]:
+    """Return the page's lines, and print them."""
     torch.manual_seed(0)
-    pages = ["# Benchmarks", "", "Written by `python benchmarks/quality.py`; " + machine(), ""]
     models = {"1 layer": trained((HIDDEN,)), "2 layers": trained((HIDDEN, HIDDEN))}
     inputs = torch.randn(20, STEPS, FEATURES, generator=torch.Generator().manual_seed(9))
-    pages += section("What DeepLIFT leaves unexplained", WHAT_GAPS, gaps(models, inputs))
+    pages = section("What DeepLIFT leaves unexplained", WHAT_GAPS, gaps(models, inputs))
     pages += section("Distance to exact Shapley values", WHAT_QUALITY, quality(models, inputs))
     pages += section("Two marked numbers", WHAT_TOY, arithmetic())
-    pages += section("What the exact methods cost", WHAT_COST, cost())
-    PAGE.write_text("\n".join(pages).rstrip() + "\n", encoding="utf-8")
-    print(f"wrote {PAGE.name}")
+    return pages + section("What the exact methods cost", WHAT_COST, cost())
 
 
 WHAT_GAPS = (
@@ -76,20 +70,6 @@ WHAT_COST = (
     "Median seconds of explaining (B, T, D, H) = (32, 100, 16, 64) as multiples of one fused forward and backward "
     "pass, in turn in one run; checks, predictions and the result object included, which the last row shows alone."
 )
-
-
-def machine() -> str:
-    """Return what ran this, without naming the machine."""
-    return f"torch {torch.__version__}, {torch.get_num_threads()} threads, {platform.machine()}, float32."
-
-
-def section(title: str, text: str, table: list[list[str]]) -> list[str]:
-    """Return the lines of a section, and print it."""
-    head, *rows = table
-    lines = [f"## {title}", "", text, "", "| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    lines += ["| " + " | ".join(row) + " |" for row in rows]
-    print("\n".join(lines) + "\n", flush=True)
-    return [*lines, ""]
 
 
 def trained(sizes: tuple[int, ...]) -> LSTMModel:
@@ -258,4 +238,4 @@ def cost() -> list[list[str]]:
 
 
 if __name__ == "__main__":
-    main()
+    sections()

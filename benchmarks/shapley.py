@@ -1,17 +1,16 @@
 """Shapley values over time beside shap: exact ones in seconds and memory, estimates in error for what they cost.
 
-`python benchmarks/shapley.py` trains small models, then prints tables. Exact: `TemporalShapley` beside
+`python benchmarks/shapley.py` trains small models, then prints tables; with --draw it also draws the estimates' errors
+against their seconds into docs/shapley-estimates.png. Exact: `TemporalShapley` beside
 `shap.ExactExplainer` on the same model, 16 timesteps and 20; shap hands all 65,536 masked copies over at once, and the
 second column of its seconds is with the model called on 4,096 at a time, which is the fastest. Estimates: relative L2
 error and seconds of every estimator, the peers' with the same batched model, for 16 timesteps against exact values and
 for 50 against a converged reference (least squares from 60,000 coalitions), and how long each takes to come within
-10 % (between two numbers of evaluations, interpolated on logarithmic scales). `python benchmarks/shapley.py --draw`
-draws the errors against the seconds into docs/shapley-estimates.png.
+10 % (between two numbers of evaluations, interpolated on logarithmic scales).
 """
 
 from __future__ import annotations
 
-import platform
 import statistics
 import subprocess
 import sys
@@ -23,8 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.table import Table
+from pages import Row, section
 from torch import Tensor
 
 from gatelens.explainers import TemporalShapley
@@ -43,24 +41,39 @@ Game = Callable[[NDArray[Any]], NDArray[Any]]
 Estimator = Callable[[LSTMModel, Tensor, int], NDArray[Any]]
 
 
-def main() -> None:
-    """Print the tables; with --draw, draw the estimates, too."""
+WHAT_EXACT = (
+    f"D = {FEATURES}, H = {HIDDEN}, 1 thread, the best of 3 runs. shap hands all 65,536 masked copies over at once; in "
+    "the second column of its seconds the model takes 4,096 at a time, which is the fastest. Copies repeat what "
+    "prefixes share: 16 timesteps of one layer ask 18 times as many multiplications of them, which bounds the ratio of two "
+    "programs that both multiply as fast as the machine can."
+)
+WHAT_ESTIMATES = (
+    f"Relative L2 error of Shapley values over {{}} timesteps, means over {SAMPLES} sequences; 1 thread, peers with "
+    f"the same model in batches. Then the seconds until the error is {GOOD:.0%} (interpolated between two numbers of "
+    "evaluations), and how many times those of gatelens that is."
+)
+
+
+def sections(picture: Path | None = None) -> list[str]:
+    """Return the page's lines, and print them; draw the estimates into `picture`."""
     from threadpoolctl import threadpool_limits
 
+    before = torch.get_num_threads()
     torch.set_num_threads(1)
-    console = Console(width=130)
-    with threadpool_limits(1):  # numpy's linear algebra, too, for all alike
-        warm_up()
-        console.print(exact_table())
-        measured = {(steps, layers): estimates(steps, layers) for steps in (16, 50) for layers in LAYERS}
+    try:
+        with threadpool_limits(1):  # numpy's linear algebra, too, for all alike
+            warm_up()
+            lines = section("Exact Shapley values", WHAT_EXACT, exact_table())
+            measured = {(steps, layers): estimates(steps, layers) for steps in (16, 50) for layers in LAYERS}
+    finally:
+        torch.set_num_threads(before)
     for steps in (16, 50):
-        console.print(estimates_table(steps, measured))
-    console.print(
-        f"D={FEATURES} H={HIDDEN}, float32; torch {torch.__version__}, 1 thread, {platform.machine()}; exact: the best "
-        f"of 3 runs; estimates: means over {SAMPLES} samples"
-    )
-    if "--draw" in sys.argv:
-        draw(measured)
+        title = f"Estimates of Shapley values, {steps} timesteps"
+        lines += section(title, WHAT_ESTIMATES.format(steps), estimates_table(steps, measured))
+    if picture is not None:
+        draw(measured, picture)
+        lines += [f"![Error against seconds of all estimators]({picture.name})", ""]
+    return lines
 
 
 def trained(steps: int, layers: int) -> LSTMModel:
@@ -125,12 +138,14 @@ def timed(call: Callable[[], Any]) -> tuple[float, Any]:
     return time.perf_counter() - start, found
 
 
-def exact_table() -> Table:
+def exact_table() -> list[Row]:
     """Measure exact values."""
-    table = Table(
-        "exact", "layers", "gatelens, s", "memory beyond the model, MB", "shap.ExactExplainer, s", "s, in batches",
-        "shap / gatelens", "largest difference", box=None, pad_edge=False,
-    )  # fmt: skip
+    table = [
+        [
+            "", "layers", "gatelens, s", "memory beyond the model, MB", "shap.ExactExplainer, s", "s, in batches",
+            "shap / gatelens", "largest difference",
+        ]
+    ]  # fmt: skip
     for layers in LAYERS:
         for steps in (16, 20):
             model, inputs = trained(16, layers), torch.randn(1, steps, FEATURES)
@@ -145,7 +160,7 @@ def exact_table() -> Table:
                 off = np.abs(runs[0][1].timesteps[0] - theirs[0][1]).max() / np.abs(theirs[0][1]).max()
                 ratios = " / ".join(f"{seconds / ours:.0f}" for seconds in spent)
                 row += [*(f"{seconds:.2f}" for seconds in spent), ratios, f"{off:.1e}"]
-            table.add_row(*row)
+            table.append([*row, *[""] * (len(table[0]) - len(row))])
     return table
 
 
@@ -217,27 +232,24 @@ def seconds_to(points: list[tuple[int, float, float]], good: float) -> float | N
     return None
 
 
-def estimates_table(steps: int, measured: dict[tuple[int, int], Any]) -> Table:
+def estimates_table(steps: int, measured: dict[tuple[int, int], Any]) -> list[Row]:
     """Lay out the estimates of so many timesteps."""
-    table = Table(
-        f"estimates, {steps} timesteps", "layers", *(f"error at {number}" for number in EVALUATIONS),
-        f"s to {GOOD:.0%}", "x gatelens", box=None, pad_edge=False,
-    )  # fmt: skip
+    table = [["", "layers", *(f"{number} evaluations" for number in EVALUATIONS), f"s to {GOOD:.0%}", "x gatelens"]]
     for layers in LAYERS:
         own = seconds_to(measured[steps, layers]["gatelens TemporalShapley"], GOOD)
         for name, points in measured[steps, layers].items():
             errors = {evaluations: wrong for evaluations, wrong, _ in points}
             seconds = seconds_to(points, GOOD)
-            table.add_row(
+            table.append([
                 name, str(layers), *(f"{errors[number]:.4f}" if number in errors else "-" for number in EVALUATIONS),
                 "-" if seconds is None else f"{seconds:.4f}",
                 "-" if seconds is None or own is None else f"{seconds / own:.1f}",
-            )  # fmt: skip
+            ])  # fmt: skip
     return table
 
 
-def draw(measured: dict[tuple[int, int], Any]) -> None:
-    """Draw error against seconds of all estimators into docs/shapley-estimates.png."""
+def draw(measured: dict[tuple[int, int], Any], path: Path) -> None:
+    """Draw error against seconds of all estimators."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -255,7 +267,8 @@ def draw(measured: dict[tuple[int, int], Any]) -> None:
         axis.grid(which="major", alpha=0.3)
     axes[0].set_ylabel("relative L2 error")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
-    figure.savefig(ROOT / "docs" / "shapley-estimates.png", dpi=110)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
 
 
 def reference(model: LSTMModel, inputs: Tensor) -> NDArray[Any]:
@@ -285,4 +298,4 @@ def error(values: NDArray[Any], expected: NDArray[Any]) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    sections(ROOT / "docs" / "shapley-estimates.png" if "--draw" in sys.argv else None)

@@ -243,7 +243,7 @@ def _together(
 
 
 def _as_json(page: GlobalReport) -> dict[str, Any]:
-    from ..reports.overview import completeness_of_all
+    from ..reports.overview_words import completeness_of_all
 
     overview = page.overview
     check = completeness_of_all(page.attribution)

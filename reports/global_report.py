@@ -22,11 +22,12 @@ from .global_sections import (
     where_section,
     words_section,
 )
-from .groups import CONFIDENCE_WORDS, GroupComparison, Grouping
+from .grouping import Grouping
+from .groups import CONFIDENCE_WORDS, GroupComparison
 from .html import escape, page, share_bar
 from .model_card import describe, metric_sentence
-from .overview import (
-    Overview,
+from .overview import Overview
+from .overview_words import (
     completeness_of_all,
     feature_sentence,
     handling_notes,

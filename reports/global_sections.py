@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 from . import global_pictures as pictures
 from .groups import GroupComparison
 from .html import details, escape, picture, share_bar, table
-from .overview import Overview, prediction_sentences
+from .overview import Overview
+from .overview_words import prediction_sentences
 from .performance import Performance
 from .plot_parts import unit_label
 from .plots import raw_series

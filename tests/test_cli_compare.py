@@ -124,7 +124,7 @@ def test_draws_are_seeded_and_said(run, table, tmp_path) -> None:
     assert "Explained are 20 of" in text_of(tmp_path / "summary.html")
 
 
-def test_groups_are_read_in_the_last_row_of_each_window(run, tmp_path) -> None:
+def test_groups_are_read_in_the_last_row_of_each_window(tmp_path) -> None:
     """Whatever cleaning drops or sorts, a sequence's group and truth stand in the row of its last timestep."""
     rng = np.random.default_rng(0)
     times = pd.Timestamp("2020-01-01") + pd.to_timedelta(np.arange(3000), "min")
@@ -144,7 +144,6 @@ def test_groups_are_read_in_the_last_row_of_each_window(run, tmp_path) -> None:
         np.testing.assert_allclose(frame["a"].to_numpy()[rows], last, rtol=1e-5)
         expected = [str(stamp)[:16].replace("T", " ") for stamp in frame["time"].to_numpy()[rows]]
         assert [name[-16:] for name in data.sample_names] == expected
-    del run
 
 
 def test_a_model_without_names_does_not_read_groups_and_truth(run, tmp_path) -> None:

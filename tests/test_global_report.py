@@ -15,10 +15,9 @@ from gatelens.explainers import Attribution, DeepLIFT, Occlusion, Saliency
 from gatelens.models import InvalidInputError, InvalidTypeError, load, read_csv
 from gatelens.reports import GlobalReport
 from gatelens.reports.chance import FEWEST_UNITS, compare_means, group_means
-from gatelens.reports.groups import MISSING, Grouping
-from gatelens.reports.overview import (
-    Overview,
-    at_the_end,
+from gatelens.reports.grouping import MISSING, Grouping
+from gatelens.reports.overview import Overview, at_the_end
+from gatelens.reports.overview_words import (
     completeness_of_all,
     feature_sentence,
     handling_notes,
