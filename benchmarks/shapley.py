@@ -44,8 +44,8 @@ Estimator = Callable[[LSTMModel, Tensor, int], NDArray[Any]]
 WHAT_EXACT = (
     f"D = {FEATURES}, H = {HIDDEN}, 1 thread, the best of 3 runs. shap hands all 65,536 masked copies over at once; in "
     "the second column of its seconds the model takes 4,096 at a time, which is the fastest. Copies repeat what "
-    "prefixes share: 16 timesteps of one layer ask 18 times as many multiplications of them, which bounds the ratio of two "
-    "programs that both multiply as fast as the machine can."
+    "prefixes share: 16 timesteps of one layer ask 18 times as many multiplications of them, which bounds the ratio of "
+    "two programs that both multiply as fast as the machine can."
 )
 WHAT_ESTIMATES = (
     f"Relative L2 error of Shapley values over {{}} timesteps, means over {SAMPLES} sequences; 1 thread, peers with "
