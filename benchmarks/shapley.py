@@ -97,7 +97,7 @@ def batched(model: LSTMModel, inputs: Tensor, rows: int = 4096) -> Game:
     """Return the game of one sequence (1, T, D) against zeros, the model called on so many rows, for shap."""
 
     def game(z: NDArray[Any]) -> NDArray[Any]:
-        on = torch.as_tensor(np.asarray(z, dtype=bool))[:, :, None]
+        on = torch.as_tensor(np.atleast_2d(np.asarray(z, dtype=bool)))[:, :, None]  # some ask one by one
         with torch.no_grad():
             parts = [model(torch.where(part, inputs, 0.0)) for part in on.split(rows)]
         return torch.cat(parts)[:, 0].double().numpy()

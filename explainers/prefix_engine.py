@@ -100,6 +100,10 @@ class PrefixEngine:
         order = list(dict.fromkeys(self._owner.ravel().tolist()))
         self.active = sorted(set(active) & set(order), key=order.index)
         self._starts = [int(np.flatnonzero((self._owner == player).any(axis=1))[0]) for player in self.active]
+        # At t begin those from `_beginnings[t]` to `_beginnings[t + 1]` of `active`; `_places` says whose a cell is.
+        self._beginnings = np.searchsorted(self._starts, np.arange(self.steps + 1)).tolist()
+        place = dict(zip(self.active, range(len(self.active)), strict=True))
+        self._places = np.array([[place.get(player, -1) for player in row] for row in self._owner.tolist()])  # (L, D)
         self._rooms: dict[int, tuple[list[Tensor], list[Tensor]]] = {}
         self.cell_steps = 0
         self.rows = self._rows(memory_bytes)
@@ -216,26 +220,28 @@ class PrefixEngine:
     def _run(self, coalitions: CoalitionMatrix) -> NDArray[np.float64]:
         """Return the values of sorted coalitions, (N,); rows divide where their coalitions do."""
         block = self._start(1)
-        member = np.zeros(len(coalitions), dtype=np.int64)  # which state each coalition has come to
+        count = len(coalitions)
+        member = np.zeros(count, dtype=np.int64)  # which state each coalition has come to
         leads = np.zeros(1, dtype=np.int64)  # one coalition of each state
-        column = dict(zip(self.active, range(len(self.active)), strict=True))
-        place = np.array([[column.get(player, -1) for player in row] for row in self._owner.tolist()])  # (L, D)
-        padded = np.concatenate([coalitions, np.zeros((len(coalitions), 1), dtype=bool)], axis=1)  # -1: left off
-        starts = np.array(self._starts)
+        players = np.zeros((coalitions.shape[1] + 1, count), dtype=np.int64)  # the last: one that is left off
+        players[:-1] = coalitions.T
         for t in range(self.steps):
-            bits = coalitions[:, starts == t]  # of the players that come in
-            if bits.size and len(block) < len(coalitions):
-                fresh = np.ones(len(coalitions), dtype=bool)  # whether a row is the first of its state
-                fresh[1:] = (member[1:] != member[:-1]) | (bits[1:] != bits[:-1]).any(axis=1)
+            begin, stop = self._beginnings[t : t + 2]  # the players that come in
+            if stop > begin and len(block) < count:
+                bits = players[begin:stop]
+                fresh = np.ones(count, dtype=bool)  # whether a coalition is the first of its state
+                fresh[1:] = (member[1:] != member[:-1]) | (bits[:, 1:] != bits[:, :-1]).any(axis=0)
                 leads = np.flatnonzero(fresh)
                 parents, member = member[leads], np.cumsum(fresh) - 1
                 if len(leads) > len(block):
                     block = block.rows(torch.as_tensor(parents, device=self._drive.device))
-            on = torch.as_tensor(padded[leads][:, place[t]], device=self._drive.device)  # (N, D)
             if self.stretches:
-                self._step(block, t, self._drive[t], on[:, 0].long())
+                on = players[self._places[t, 0]]
+                on = on if len(block) == count else on[leads]
+                self._step(block, t, self._drive[t], torch.as_tensor(on, device=self._drive.device))
             else:
-                self._step(block, t, self._read(block, t, on), None)
+                cells = torch.as_tensor(players[self._places[t]][:, leads].T == 1, device=self._drive.device)  # (N, D)
+                self._step(block, t, self._read(block, t, cells), None)
         return self._readout.value(block.hidden[-1], block.pooled)[member]
 
     def _read(self, block: Block, t: int, on: Tensor) -> Tensor:

@@ -45,19 +45,17 @@ class TemporalGame:
             self._engines = [
                 PrefixEngine(game, number, self.active, memory_bytes=memory_bytes) for number in range(references)
             ]
-            if self._agrees():
-                self.active = self._engines[0].active
-            else:  # something computes the prediction that the engine does not know of
-                self._engines = []
+            self.active = self._engines[0].active
         self.shared = bool(self._engines)
+        self._compared = False
         self._counted = 0
 
-    def _agrees(self) -> bool:
-        """Whether the engine gives the model's own numbers of the input and the reference."""
-        ends = np.repeat([[False], [True]], len(self._engines[0].active), axis=1)
-        found = np.mean([engine.values(ends) for engine in self._engines], axis=0)
+    def _agree(self, ends: NDArray[np.float64]) -> bool:
+        """Whether the engines gave the model's own numbers of the reference and the input; if not, they are left."""
         expected = np.array([self.empty, self.full])
-        return bool((np.abs(found - expected) <= AGREEMENT * (1 + np.abs(expected))).all())
+        self._compared = True
+        self.shared = bool((np.abs(ends - expected) <= AGREEMENT * (1 + np.abs(expected))).all())
+        return self.shared
 
     def every(self) -> NDArray[np.float64]:
         """Return the value of every coalition of the active players, (2^n,); player k is bit k of its index."""
@@ -67,7 +65,7 @@ class TemporalGame:
             for engine in self._engines[1:]:
                 values += engine.all_values()
             values /= len(self._engines)
-        else:
+        if not self.shared or not self._agree(values[[0, -1]]):
             values = np.empty(2**count)
             for first in range(0, len(values), CHUNK):
                 index = np.arange(first, min(first + CHUNK, len(values)))
@@ -79,9 +77,14 @@ class TemporalGame:
 
     def values(self, coalitions: CoalitionMatrix) -> NDArray[np.float64]:
         """Return the value of coalitions of the active players, (N,), from bool (N, n)."""
-        if self.shared:
+        if self.shared and not self._compared:  # the ends go along with the first coalitions
+            ends = np.repeat([[False], [True]], len(self.active), axis=1)
+            values = np.mean([engine.values(np.concatenate([ends, coalitions])) for engine in self._engines], axis=0)
+            self._agree(values[:2])
+            values = values[2:]
+        elif self.shared:
             values = np.mean([engine.values(coalitions) for engine in self._engines], axis=0)
-        else:
+        if not self.shared:
             values = self._ask(coalitions)
         self.evaluated += len(coalitions)
         self._count_passes()

@@ -1,11 +1,7 @@
 """The pages about many predictions and about two, in a real browser: clean, offline, and deaf to hostile names."""
 
-import os
-import shutil
-import warnings
-from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -15,32 +11,11 @@ from gatelens.examples.glucose import data_path, model_path
 from gatelens.explainers import DeepLIFT
 from gatelens.models import DataSpec, FeatureSpec, LSTMConfig, LSTMModel, load, read_csv
 from gatelens.reports import Comparison, GlobalReport
+from helpers import browser as in_browser
+from helpers.browser import HOSTILE
 
 pytestmark = pytest.mark.browser
-
-HOSTILE = "</style></title><script>document.title='broken'</script><img src=x onerror=\"document.title='broken'\">"
-FLAGS = [
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync",
-]  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """Chromium, headless; where it is missing the tests skip, except in CI, where that is a failure."""
-    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if path is None:
-        message = "NO CHROMIUM: these pages were not opened in a browser. Install it: apt-get install chromium"
-        if os.environ.get("CI") == "true":
-            pytest.fail(message)
-        warnings.warn(message, stacklevel=1)
-        pytest.skip(message)
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=path, args=FLAGS)
-        yield chromium
-        chromium.close()
+opened = partial(in_browser.opened, ready="body")  # these pages have no script
 
 
 @pytest.fixture(scope="module")
@@ -69,19 +44,6 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     comparison = Comparison(found[0], found[1], models=attacked, names=(HOSTILE, "b"), title=HOSTILE, command=HOSTILE)
     made["two attacked"] = comparison.save(folder / "two_attacked.html")
     return made
-
-
-def opened(browser: Any, path: Path, **options: Any) -> tuple[Any, list[str], list[str]]:
-    """Open a page and return it with its console messages and its requests."""
-    page = browser.new_page(**options)
-    messages: list[str] = []
-    requests: list[str] = []
-    page.on("console", lambda message: messages.append(message.text))
-    page.on("pageerror", lambda error: messages.append(str(error)))
-    page.on("request", lambda request: requests.append(request.url))
-    page.goto(path.as_uri())
-    page.wait_for_load_state("networkidle")
-    return page, messages, [url for url in requests if not url.startswith("data:")]
 
 
 @pytest.mark.parametrize("name", ["many", "two"])

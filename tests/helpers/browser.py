@@ -14,7 +14,9 @@ FLAGS = [
 ]  # fmt: skip
 
 
-def opened(browser: Any, path: Path, fragment: str = "", **options: Any) -> tuple[Any, list[str], list[str]]:
+def opened(
+    browser: Any, path: Path, fragment: str = "", *, ready: str = "html.ready", **options: Any
+) -> tuple[Any, list[str], list[str]]:
     """Open a page, wait for its panels, and return it with its console messages and its requests."""
     page = browser.new_page(**options)
     messages: list[str] = []
@@ -23,5 +25,5 @@ def opened(browser: Any, path: Path, fragment: str = "", **options: Any) -> tupl
     page.on("pageerror", lambda error: messages.append(str(error)))
     page.on("request", lambda request: requests.append(request.url))
     page.goto(path.as_uri() + fragment)
-    page.wait_for_selector("html.ready", state="attached", timeout=20_000)
+    page.wait_for_selector(ready, state="attached", timeout=20_000)
     return page, messages, [url for url in requests if not url.startswith(("data:", "blob:"))]
