@@ -1,5 +1,6 @@
 """The reference LSTM, its traces, saved models, and the one way explainers call any model."""
 
+from .checkpoint import History
 from .config import LSTMConfig
 from .data_spec import DataSpec, FeatureSpec, WindowSpec
 from .errors import GatelensError, InvalidInputError, InvalidTypeError, ModelError, SavedModelError
@@ -7,8 +8,10 @@ from .gate_statistics import LayerStatistics, gate_statistics
 from .gradients import trace_gradients
 from .keras_files import from_keras
 from .keras_model import KerasModel
+from .labelled import Examples
 from .lstm import LSTMModel
 from .memory_flow import MemoryFlow, memory_flow
+from .metrics import Metrics, evaluate
 from .opening import open_model
 from .predictor import Predictor
 from .recorder import Recording, record
@@ -18,11 +21,15 @@ from .sequence_model import SequenceModel
 from .targets import Target, resolve_target
 from .torch_files import from_torch
 from .trace import LayerTrace, Trace
+from .training import DivergedError, fit
 
 __all__ = [
     "DataSpec",
+    "DivergedError",
+    "Examples",
     "FeatureSpec",
     "GatelensError",
+    "History",
     "InvalidInputError",
     "InvalidTypeError",
     "KerasModel",
@@ -31,6 +38,7 @@ __all__ = [
     "LayerStatistics",
     "LayerTrace",
     "MemoryFlow",
+    "Metrics",
     "ModelError",
     "Predictor",
     "Recording",
@@ -40,6 +48,8 @@ __all__ = [
     "Target",
     "Trace",
     "WindowSpec",
+    "evaluate",
+    "fit",
     "from_keras",
     "from_torch",
     "gate_statistics",
