@@ -6,22 +6,31 @@ import base64
 import hashlib
 import html
 import io
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from importlib.resources import files
 from string import Template
 from typing import TYPE_CHECKING
 
+from ..models import notebook
 from .palette import DARK, LIGHT, NARROW_WIDTH, Theme
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+TURNING = re.compile("[\u202a-\u202e\u2066-\u2069]")  # Unicode's overrides of the direction of writing
+
 
 def escape(text: object) -> str:
     """Return text that HTML shows as it is, in content and in quoted attributes."""
-    text = str(text).encode("utf-8", "replace").decode("utf-8")  # lone surrogates cannot be written
-    return html.escape(text, quote=True).replace(" %", "\N{NO-BREAK SPACE}%")
+    return html.escape(legible(text), quote=True).replace(" %", "\N{NO-BREAK SPACE}%")
+
+
+def legible(text: object) -> str:
+    """Return text without what cannot be written, or would turn the letters and numbers after it around."""
+    text = str(text).encode("utf-8", "replace").decode("utf-8")  # lone surrogates
+    return TURNING.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def page(title: str, body: str, version: str, *, script: str = "", library: str = "", data: str = "") -> str:
@@ -93,22 +102,25 @@ def _data_uri(figure: Figure) -> str:
 
 
 def share_bar(share: float, kind: str = "value") -> str:
-    """Return a bar of a share in 0..1; `kind` is the class of its colour."""
+    """Return a bar of a share in 0..1; `kind` is the class of its colour, which a notebook has of its own."""
     width = max(0.0, min(1.0, share)) * 100
+    fill = {"raises": notebook.RAISES, "lowers": notebook.LOWERS}.get(kind, "#888888")
     return (
-        '<svg class="bar" viewBox="0 0 100 10" preserveAspectRatio="none" aria-hidden="true">'
-        f'<rect class="track" width="100" height="10"/><rect class="{kind}" width="{width:.1f}" height="10"/></svg>'
+        '<svg class="bar" width="100" height="10" viewBox="0 0 100 10" preserveAspectRatio="none" aria-hidden="true">'
+        '<rect class="track" width="100" height="10" fill="none"/>'
+        f'<rect class="{kind}" width="{width:.1f}" height="10" fill="{fill}"/></svg>'
     )
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]], *, text: bool = False, caption: str = "") -> str:
-    """Return a data table; `text` aligns its cells to the left."""
-    header = "".join(f'<th scope="col">{escape(name)}</th>' for name in head)
+    """Return a data table; `text` aligns its cells to the left. Too wide for the screen, the keyboard scrolls it."""
+    header = "".join(f'<th scope="col">{escape(name)}</th>' if name else "<td></td>" for name in head)
     body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
     kind = "data text" if text else "data"
     title = f"<caption>{escape(caption)}</caption>" if caption else ""
     return (
-        f'<div class="scroll"><table class="{kind}">{title}'
+        f'<div class="scroll" tabindex="0" role="group" aria-label="{escape(caption) or "Table"}">'
+        f'<table class="{kind}">{title}'
         + (f"<thead><tr>{header}</tr></thead>" if head else "")
         + f"<tbody>{body}</tbody></table></div>"
     )

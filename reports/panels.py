@@ -2,7 +2,8 @@
 
 What a panel shows depends on sample, explainer, layer and zoom, which the reader chooses; so the figures come without
 data, and `page/panels.js` fills their sources from the packs (`payload.py`). All have the same frame, so that one
-cursor runs through them. A glyph is named by what is coloured and its role ("fill:raises"): the theme decides.
+cursor runs through them; what is written left of it is HTML, because a long label of Bokeh's own would move the frame.
+A glyph is named by what is coloured and its role ("fill:raises"): the theme decides.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import numpy as np
 if TYPE_CHECKING:
     from bokeh.plotting import figure as Figure  # noqa: N812 - a class with a function's name
 
-LEFT, RIGHT = 84, 12  # px beside each frame
+LEFT, RIGHT = 84, 20  # px beside each frame; as in style.css
 BAR_WIDTH = 0.84  # timesteps
 
 
@@ -84,11 +85,10 @@ def _figure(panel: Panel, time: Any) -> Figure:
     made.xaxis.ticker = FixedTicker(ticks=[], name=f"{panel.name}.ticks")
     made.xaxis.name = f"{panel.name}.x"
     made.xaxis.visible = panel.axis
-    made.xaxis.major_label_text_font_size = made.yaxis.major_label_text_font_size = "12px"
-    made.xaxis.major_label_text_font = made.yaxis.major_label_text_font = "system-ui, sans-serif"
+    made.xaxis.major_label_text_font_size = "12px"
+    made.xaxis.major_label_text_font = "system-ui, sans-serif"
     made.axis.axis_line_color = made.axis.minor_tick_line_color = made.axis.major_tick_line_color = None
-    made.yaxis.name = f"{panel.name}.yaxis"
-    made.yaxis.ticker = FixedTicker(ticks=[], name=f"{panel.name}.yticks")
+    made.yaxis.visible = False
     made.xgrid.grid_line_color = None
     made.ygrid.grid_line_color = None
     source = ColumnDataSource(name=f"{panel.name}.data")

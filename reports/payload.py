@@ -25,6 +25,7 @@ from ..explainers import Attribution
 from ..models import MemoryFlow, Trace
 from ..models.trace import GATES, to_numpy
 from . import plots
+from .html import legible
 from .reasons import token_texts
 from .wording import in_percent, method_name, step_labels
 
@@ -94,13 +95,13 @@ def pack_sample(
     first = attributions[primary]
     length = int(first.lengths[sample])
     pack = Pack({
-        "name": name,
+        "name": legible(name),
         "length": length,
         "labels": step_labels(first, sample, redact=redact),
-        "tokens": None if redact or not first.of_tokens else token_texts(first, sample),
+        "tokens": None if redact or not first.of_tokens else list(map(legible, token_texts(first, sample))),
         "features": _features(first),
         "percent": in_percent(first),
-        "unit": "" if first.attrs["output"] == "probability" else str(first.attrs["output_unit"]),
+        "unit": "" if first.attrs["output"] == "probability" else legible(first.attrs["output_unit"]),
         "primary": list(attributions).index(primary),
         "spans": [list(span) for span in spans],
     })  # fmt: skip
@@ -110,7 +111,7 @@ def pack_sample(
         _add_explainer(pack, number, found, sample) for number, found in enumerate(attributions.values())
     ]
     if over_time is not None:
-        _add_over_time(pack, over_time, sample, length)
+        _add_over_time(pack, over_time, sample, length, explained=first.diagnostic("target_timestep"))
     gated = next((found for found in attributions.values() if found.gates is not None), None)
     pack.header["layers"] = []
     if trace is not None and units != 0:
@@ -125,7 +126,10 @@ def pack_sample(
 def _features(attribution: Attribution) -> list[dict[str, str]]:
     coords = attribution.dataset.coords
     units = coords["feature_unit"].to_numpy() if "feature_unit" in coords else [""] * len(attribution.feature_names)
-    return [{"name": name, "unit": str(unit)} for name, unit in zip(attribution.feature_names, units, strict=True)]
+    return [
+        {"name": legible(name), "unit": legible(unit)}
+        for name, unit in zip(attribution.feature_names, units, strict=True)
+    ]
 
 
 def _add_inputs(pack: Pack, attribution: Attribution, sample: int) -> None:
@@ -155,12 +159,14 @@ def _add_explainer(pack: Pack, number: int, attribution: Attribution, sample: in
     }
 
 
-def _add_over_time(pack: Pack, found: Any, sample: int, length: int) -> None:
+def _add_over_time(pack: Pack, found: Any, sample: int, length: int, *, explained: NDArray[Any] | None) -> None:
     values = found["attribution"].to_numpy()[sample, :, :length]  # (S, L, D)
     there = np.isfinite(values).all(axis=(1, 2))
     steps = found["output_time"].to_numpy()[there]
     pack.arrays["over_time"] = values[there].transpose(0, 2, 1)  # (S, D, L)
+    same = np.flatnonzero(steps == (-1 if explained is None else int(explained[sample])))
     pack.header["over_time"] = {
+        "first": int(same[0]) if len(same) else len(steps) - 1,  # that is shown first
         "label": method_name(str(found.attrs["method"])),
         "steps": [int(step) for step in steps],
         "predictions": [float(value) for value in found["prediction"].to_numpy()[sample][there]],
@@ -189,7 +195,7 @@ def _add_layer(
         np.full_like(found["cell_state"], np.nan) if flow is None else to_numpy(flow.flow)[sample, :length].T
     )
     scales = {}
-    for name in QUANTITIES:
+    for name in QUANTITIES if flow is not None else QUANTITIES[:-1]:
         values = found[name][kept].astype(np.float64)
         size = 1.0 if name not in SIGNED else float(np.abs(values).max(initial=0)) or 1.0
         middle, half = (128, 127 / size) if name in SIGNED else (0, 255.0)
@@ -197,7 +203,8 @@ def _add_layer(
         scales[name] = size
     exact = np.stack([[found[name][unit] for name in QUANTITIES] for unit in order[:EXACT_UNITS]])
     pack.arrays[f"exact.{number}"] = exact  # (unit, quantity, L)
-    pack.arrays[f"flow_sum.{number}"] = found["flow"].sum(axis=0, keepdims=True, dtype=np.float64)  # (1, L)
+    if flow is not None:
+        pack.arrays[f"flow_sum.{number}"] = found["flow"].sum(axis=0, keepdims=True, dtype=np.float64)  # (1, L)
     if by_gates and gated is not None and gated.gates is not None:
         of_gates = gated.gates.sel(layer=layer).to_numpy()[sample, :length]  # (L, gate, unit)
         pack.arrays[f"gates.{number}"] = np.nansum(of_gates, axis=2).T  # (gate, L)

@@ -36,6 +36,7 @@ from .wording import capital, effect, method_name, number, percent, step_labels
 
 MOST_SAMPLES = 50
 LARGE_BYTES = 5 * 2**20  # of a page, which is then told
+FAINT, TOLD = 0.02, 0.1  # of the strongest token: what is coloured, and what has its number written beside it
 LARGEST_BYTES = 20 * 2**20  # beyond which units are left out
 
 
@@ -100,13 +101,14 @@ class Report:
         samples = range(len(self._first))
         narratives = [narrate(self.attributions, sample, redact=self.redact) for sample in samples]
         self.notes = [self._untraced] if self._untraced else []
-        packs, layers = self._packs(narratives)
+        packs, layers, most_units = self._packs(narratives)
         explored = explore(
             self.attributions,
             packs,
             [self._sample_name(sample) for sample in samples],
             primary=narratives[0].primary,
             layers=layers,
+            most_units=most_units,
             gated=any(found.gates is not None for found in self.attributions.values()),
             over_time=self.over_time,
             redact=self.redact,
@@ -121,10 +123,13 @@ class Report:
             parts.append(self._contents(narratives))
         parts += [self._article(sample, narrative) for sample, narrative in enumerate(narratives)]
         parts += [f'<p class="quiet">{escape(note)}</p>' for note in self.notes]
-        parts.append("<noscript><p>The panels below need JavaScript; the tables do not.</p></noscript>")
+        parts.append(
+            "<noscript><p>The panels need JavaScript; the words above and the tables below do not.</p></noscript>"
+        )
         parts.append(explored.body)
         for sample in samples:
-            folded = self._agreement(sample) + details("Every timestep as a table", self._steps_table(sample))
+            of = f", {self._sample_name(sample)}" if len(samples) > 1 else ""
+            folded = self._agreement(sample, of) + details(f"Every timestep as a table{of}", self._steps_table(sample))
             parts.append(f'<div data-number="{sample}">{folded}</div>')
         parts.append(about(self.attributions, self.model, command=self.command, redact=self.redact))
         return page(
@@ -136,8 +141,11 @@ class Report:
             data=explored.data,
         )
 
-    def _packs(self, narratives: Sequence[Narrative]) -> tuple[list[str], list[str]]:
-        """Return each sample's numbers, and the names of the layers shown; leave units out where it is a lot."""
+    def _packs(self, narratives: Sequence[Narrative]) -> tuple[list[str], list[str], int]:
+        """Return each sample's numbers, the names of the layers shown, and the most units that one of them has here.
+
+        Units are left out where it is a lot.
+        """
         trace, flows = self.trace, {}
         if trace is not None:
             try:
@@ -155,11 +163,7 @@ class Report:
                     trace=trace,
                     flows=flows,
                     over_time=self.over_time,
-                    spans=[
-                        (reason.first, reason.last)
-                        for reason in narrative.reasons
-                        if reason.text.find("throughout") < 0
-                    ],
+                    spans=_named_spans(narrative, int(self._first.lengths[sample])),
                     units=units,
                     redact=self.redact,
                 )
@@ -172,7 +176,8 @@ class Report:
         if units is not None:
             kept = f"only the {units} strongest units of each layer are in it" if units else "it is without its units"
             self.notes.append(f"With all units this page would have more than {LARGEST_BYTES // 2**20} MB; {kept}.")
-        return packs, [layer["label"] for layer in pack.header["layers"]]
+        shown = pack.header["layers"]
+        return packs, [layer["label"] for layer in shown], max((len(layer["order"]) for layer in shown), default=0)
 
     def _repr_html_(self) -> str:
         """Return the page's words for notebooks."""
@@ -269,11 +274,17 @@ class Report:
         largest = float(np.abs(course).max()) or 1.0
         spans = ""
         for step, (text, value) in enumerate(zip(token_texts(primary, sample), course, strict=True)):
-            strength = int(np.ceil(4 * abs(float(value)) / largest))
-            kind = "" if strength == 0 else f"{'raises' if value > 0 else 'lowers'} s{strength}"
+            share = abs(float(value)) / largest
+            strength = int(np.ceil(4 * share)) if share > FAINT else 0
+            kind = f"{'raises' if value > 0 else 'lowers'} s{strength}" if strength else ""
             words = escape(effect(float(value), primary))
-            spans += f'<span class="{kind}" title="{words}" data-step="{step}">{escape(text)}<sup>{words}</sup></span> '
-        return f'<h2>What went in</h2><p class="tokens">{spans}</p>'
+            told = f"<sup>{words}</sup>" if share > TOLD else ""
+            shown = escape(text) if text.strip() else "\N{OPEN BOX}"
+            spans += f'<span class="{kind}" title="{words}" data-step="{step}">{shown}{told}</span> '
+        return (
+            '<h2>What went in</h2><p class="quiet">Underlined in orange: raises. In blue: lowers. Numbers stand beside '
+            f'the strongest; the others have theirs at the cursor.</p><p class="tokens">{spans}</p>'
+        )
 
     def _shown(self) -> dict[str, Attribution]:
         """Return the attributions, their clock times left out of a redacted page."""
@@ -284,7 +295,7 @@ class Report:
             for name, attribution in self.attributions.items()
         }
 
-    def _agreement(self, sample: int) -> str:
+    def _agreement(self, sample: int, of: str) -> str:
         """Return where the explainers agree and where not, folded."""
         if len(self.attributions) < 2:
             return ""
@@ -293,7 +304,7 @@ class Report:
             return ""
         head = ("Explainers", "Compared", "Rank correlation", "Largest parts in common")
         words = "".join(f"<li>{escape(sentence)}</li>" for sentence in found.sentences)
-        return details("Where the explainers agree", table(head, found.rows(), text=True) + f"<ul>{words}</ul>")
+        return details(f"Where the explainers agree{of}", table(head, found.rows(), text=True) + f"<ul>{words}</ul>")
 
     def _steps_table(self, sample: int) -> str:
         """Return a table of every timestep: label, inputs in their units, contribution by explainer."""
@@ -366,6 +377,16 @@ class Report:
         except GatelensError as error:
             self._untraced = f"The gates and the cell state are not shown: {error}"
             return None
+
+
+def _named_spans(narrative: Narrative, length: int) -> list[tuple[int, int]]:
+    """Return first and last timestep of what the reasons name; "throughout" and "here and there" name none."""
+    scattered = ("raised it, here and there", "lowered it, here and there")
+    return [
+        (reason.first, reason.last)
+        for reason in narrative.reasons
+        if reason.last - reason.first + 1 < length and not reason.text.startswith(scattered)
+    ]
 
 
 def _same(one: Any, two: Any) -> bool:

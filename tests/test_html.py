@@ -17,6 +17,30 @@ def test_table_escapes_heads_and_cells() -> None:
     assert "&lt;b&gt;" in html
 
 
+def test_text_cannot_turn_what_follows() -> None:
+    """Overrides of the direction of writing are shown as unknown letters; Hebrew and Arabic are not touched."""
+    unknown = "\N{REPLACEMENT CHARACTER}"
+    assert escape("a\N{RIGHT-TO-LEFT OVERRIDE}b\N{FIRST STRONG ISOLATE}") == f"a{unknown}b{unknown}"
+    assert escape("\N{HEBREW LETTER ALEF}\N{RIGHT-TO-LEFT MARK}") == "\N{HEBREW LETTER ALEF}\N{RIGHT-TO-LEFT MARK}"
+
+
+def test_tables_are_reached_by_keyboard() -> None:
+    """A table can be scrolled by keys, has a name, and no header without words."""
+    html = table(("", "a"), [("b", "c")], caption="<Scores>")
+    assert '<div class="scroll" tabindex="0" role="group" aria-label="&lt;Scores&gt;">' in html
+    assert html.count("<th") == 2  # thead, and one header
+    assert 'aria-label="Table"' in table((), [])
+
+
+def test_bars_have_colours_without_the_page() -> None:
+    """In a notebook, without the page's style, a bar is neither black nor a screen wide."""
+    for kind in ("raises", "lowers", "value"):
+        html = share_bar(0.5, kind)
+        assert 'width="100" height="10"' in html.split(">")[0]
+        assert html.count("fill=") == 2
+    assert share_bar(0.5, "raises") != share_bar(0.5, "lowers").replace("lowers", "raises")
+
+
 def test_details_escapes_its_title() -> None:
     """The title is text."""
     assert "<summary>&lt;</summary>" in details("<", "")

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from gatelens.explainers import DeepLIFT, explain, explain_over_time
+from gatelens.explainers import Attribution, DeepLIFT, explain, explain_over_time
 from gatelens.models import DataSpec, FeatureSpec, LSTMConfig, LSTMModel, memory_flow
 from gatelens.models.trace import to_numpy
 from gatelens.reports.payload import EXACT_UNITS, QUANTITIES, SIGNED, Pack, pack_sample
+from helpers.made import made_attribution
 
 
 def unpacked(text):
@@ -104,6 +105,40 @@ def test_fewer_units_and_redaction(packed) -> None:
     header, arrays = pack(units=0)
     assert header["layers"] == []
     assert not [name for name in arrays if "gate" in name]
+
+
+def test_without_memory_flow_nothing_is_told_of_it(packed) -> None:
+    """Without memory flow there is neither a picture nor a sum of it, and its numbers beside the cursor are absent."""
+    _, _, found, _, trace, _ = packed
+    header, arrays = unpacked(pack_sample(found, 0, name="one", primary="deeplift", trace=trace).text())
+    assert not [name for name in arrays if name.startswith("flow")]
+    assert "flow" not in header["layers"][0]["scales"]
+    exact = arrays["exact.0"]
+    assert np.isnan(exact[:, QUANTITIES.index("flow")]).all()
+    assert np.isfinite(np.delete(exact, QUANTITIES.index("flow"), axis=1)).all()
+
+
+def test_the_explained_output_timestep_is_shown_first(packed) -> None:
+    """Where one output timestep is explained, the reader's choice begins there, else at the last."""
+    model, inputs, _, over, _, pack = packed
+    assert pack()[0]["over_time"]["first"] == 4  # the last of the second sequence is explained
+    found = {"deeplift": DeepLIFT(model).explain(inputs, target=(2, 0), lengths=torch.tensor([7, 5]))}
+    header, _ = unpacked(pack_sample(found, 0, name="one", primary="deeplift", over_time=over).text())
+    assert header["over_time"]["first"] == 2
+
+
+def test_names_cannot_turn_numbers_around() -> None:
+    """Overrides of the direction of writing do not reach the script, wherever a name comes from."""
+    turning = "\N{RIGHT-TO-LEFT OVERRIDE}a"
+    found = made_attribution([[1.0]], features=(turning,), feature_unit=(turning,), output_unit=turning)
+    scaled = {"feature_center": ("feature", [0.0]), "feature_scale": ("feature", [1.0])}
+    found = Attribution(found.dataset.assign_coords(scaled))
+    header, _ = unpacked(pack_sample({"one": found}, 0, name=turning, primary="one").text())
+    assert "\N{RIGHT-TO-LEFT OVERRIDE}" not in json.dumps(header, ensure_ascii=False)
+    assert header["features"] == [{"name": "\N{REPLACEMENT CHARACTER}a", "unit": "\N{REPLACEMENT CHARACTER}a"}]
+    texts = made_attribution([[1.0]], features=("token",), token=[turning])
+    header, _ = unpacked(pack_sample({"one": texts}, 0, name="a", primary="one").text())
+    assert header["tokens"] == ["\N{REPLACEMENT CHARACTER}a"]
 
 
 def test_packs_are_the_same_each_time() -> None:

@@ -3,6 +3,7 @@
 import base64
 import gzip
 import hashlib
+import json
 import re
 from dataclasses import replace
 from html import unescape
@@ -302,6 +303,47 @@ def test_refusals(tmp_path) -> None:
     with pytest.raises(InvalidInputError, match=r"does not end in \.html"):
         Report(one).save(tmp_path / "report.pdf")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_only_named_timesteps_are_shaded() -> None:
+    """A span is shaded where the words name it; "throughout" and "here and there" name none."""
+
+    def spans(values: object, **more: object) -> list[list[int]]:
+        html = Report(made_attribution(values, **more)).to_html()
+        pack = gzip.decompress(base64.b64decode(re.search(r'data-sample="0">([^<]+)<', html)[1]))
+        return json.loads(re.search(rb'"spans":(\[.*?\]),"', pack)[1])
+
+    assert spans([[0.0], [0.0], [1.0], [0.0]]) == [[2, 2]]
+    assert spans([[1.0], [1.0], [1.0], [1.0]], resolution="feature") == []
+    assert spans([[1.0]] * 2) == []
+    scattered = [[1.0 if step % 3 == 0 else 0.0] for step in range(16)]
+    assert "here and there" in text_of(Report(made_attribution(scattered)).to_html())
+    assert spans(scattered) == []
+
+
+def test_every_samples_table_has_its_name() -> None:
+    """Where there are several samples, the folded tables say whose they are."""
+    model = LSTMModel(LSTMConfig(input_size=2, hidden_sizes=(4,)))
+    inputs = torch.randn(2, 5, 2)
+    found = explain(model, inputs, ["deeplift", "integrated_gradients"], sample_names=["<a>", "b"])
+    text = text_of(Report(found).to_html())
+    for name in ("<a>", "b"):
+        assert f"Every timestep as a table, {name}" in text
+        assert f"Where the explainers agree, {name}" in text
+    assert "Every timestep as a table, sample 2" in text_of(Report(found, redact=True).to_html())
+
+
+def test_weak_tokens_stay_quiet() -> None:
+    """Of a text only strong tokens carry a number, weak ones are not coloured, and every one tells its number."""
+    words = ["strong", "medium", "weak", ""]
+    values = [[-10.0], [1.5], [0.1], [0.0]]
+    html = Report(made_attribution(values, features=("token",), token=words)).to_html()
+    spans = re.findall(r'<span class="([^"]*)" title="([^"]*)" data-step="\d">([^<]*)(<sup>)?', html)
+    minus = "\N{MINUS SIGN}"
+    assert spans == [
+        ("lowers s4", f"{minus}10", "strong", "<sup>"), ("raises s1", "+1.5", "medium", "<sup>"),
+        ("", "+0.1", "weak", ""), ("", "0", "\N{OPEN BOX}", ""),
+    ]  # fmt: skip
 
 
 def test_failed_save_leaves_the_old_page(tmp_path, monkeypatch) -> None:

@@ -22,18 +22,20 @@ gatelens.Cursor = class {
     const { start, end } = this.panels.time;
     const share = (event.clientX - frame.left) / (frame.right - frame.left);
     if (share < 0 || share > 1) return;
+    this.pointed = { name: event.target.closest("[data-panel]").dataset.panel, y: event.clientY };
     this.set(Math.round(start + share * (end - start)), false);
   }
 
   set(t, spoken) {
     const last = this.state.sample.length - 1;
     this.state.t = Math.max(0, Math.min(last, t));
+    if (spoken) this.pointed = null;
     if (spoken) this.reveal();
     if (this.waiting) return;
     this.waiting = true;
     requestAnimationFrame(() => {
       this.waiting = false;
-      this.show();
+      this.show(false);
       this.onchange?.();
     });
   }
@@ -45,7 +47,8 @@ gatelens.Cursor = class {
     if (t < start || t > end) this.panels.zoom(t - (end - start) / 2, t + (end - start) / 2);
   }
 
-  show() {
+  // A live text tells what was chosen; the slider speaks for itself, and the pointer's way is not read out.
+  show(live = true) {
     const { sample, t } = this.state;
     this.slider.max = sample.length - 1;
     this.slider.value = t;
@@ -57,9 +60,22 @@ gatelens.Cursor = class {
       const left = frame.left - this.host.getBoundingClientRect().left + share * (frame.right - frame.left);
       this.line.style.transform = `translateX(${left}px)`;
     }
-    const effect = gatelens.effect(this.state.course[t], sample);
-    const text = `${gatelens.stepName(sample, t)}: ${effect}`;
-    this.slider.setAttribute("aria-valuetext", `${text} (${this.state.label})`);
-    document.querySelector("#readout").textContent = text;
+    const { course, label } = this.state;
+    const name = gatelens.stepName(sample, t);
+    const text = course ? `${name}: ${gatelens.effect(course[t], sample)}` : name;
+    this.slider.setAttribute("aria-valuetext", course ? `${text} (${label})` : text);
+    const readout = document.querySelector("#readout");
+    readout.setAttribute("aria-live", live ? "polite" : "off");
+    readout.textContent = text + this.cell();
+  }
+
+  // What the map under the pointer holds there.
+  cell() {
+    if (!this.pointed) return "";
+    const { name, y } = this.pointed;
+    const row = this.panels.rowAt(name, y);
+    if (row < 0) return "";
+    const { labels, tell } = this.panels.maps.get(name);
+    return ` \u00b7 ${labels[row]} ${tell(row, this.state.t)}`;
   }
 };

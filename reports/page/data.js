@@ -46,16 +46,23 @@ gatelens.Sample = class {
   }
 };
 
-// Contributions of what is chosen, (D or 1, L), summed over features, and the most that any timestep has.
+// Contributions of what is chosen, (D or 1, L). Methods that do not tell timesteps apart have one column, their sums.
 gatelens.effects = function (state) {
   const { sample, explainer, outputStep } = state;
+  const { length } = sample;
   const over = explainer === "over_time";
   const { values, shape } = sample.array(over ? "over_time" : `effect.${explainer}`);
   const rows = shape[shape.length - 2];
-  const length = sample.length;
-  const part = over ? values.subarray(outputStep * rows * length, (outputStep + 1) * rows * length) : values;
-  return { values: part, rows, length };
+  if (over) return { values: values.subarray(outputStep * rows * length, (outputStep + 1) * rows * length), rows, length };
+  if (sample.explainers[explainer].timed) return { values, rows, length };
+  const sums = Float64Array.from({ length: rows }, (_, row) =>
+    values.subarray(row * length, (row + 1) * length).reduce((all, one) => all + one, 0),
+  );
+  return { values: sums, rows, length: 1 };
 };
+
+// A row's contribution at a timestep, or over the whole sequence where timesteps are not told apart.
+gatelens.effectAt = ({ values, length }, row, t) => values[row * length + (length > 1 ? t : 0)];
 
 gatelens.summed = function ({ values, rows, length }) {
   const sums = new Float64Array(length);
@@ -67,4 +74,14 @@ gatelens.largest = function (values) {
   let most = 0;
   for (const value of values) most = Math.max(most, Math.abs(value));
   return most;
+};
+
+// The lowest and highest of finite numbers and of what they are to hold, e.g. 0.
+gatelens.ends = function (values, low = Infinity, high = -low) {
+  for (const value of values) {
+    if (!Number.isFinite(value)) continue;
+    low = Math.min(low, value);
+    high = Math.max(high, value);
+  }
+  return [low, high];
 };

@@ -10,6 +10,12 @@ gatelens.quantity = function ({ sample, layer }, name) {
   return (row, t) => values[row * length + t] / 255;
 };
 
+// As it is drawn: the forget gate as what it erases, else it is one dark slab.
+gatelens.drawn = function (state, name) {
+  const at = gatelens.quantity(state, name);
+  return name === "forget_gate" ? (row, t) => 1 - at(row, t) : at;
+};
+
 gatelens.Page = class {
   constructor() {
     this.state = { number: 0, t: 0, explainer: 0, layer: 0, units: 32, outputStep: 0 };
@@ -42,7 +48,8 @@ gatelens.Page = class {
     const whole = (name) => (/^[0-9]{1,9}$/.test(wanted.get(name) ?? "") ? Number(wanted.get(name)) - 1 : null);
     const number = Math.min(Math.max(whole("sample") ?? 0, 0), this.packs.length - 1);
     await this.open(number);
-    this.state.t = Math.min(Math.max(whole("t") ?? this.state.sample.length - 1, 0), this.state.sample.length - 1);
+    const last = this.state.sample.length - 1;
+    this.state.t = Math.min(Math.max(whole("t") ?? last, 0), last);
   }
 
   async open(number) {
@@ -55,9 +62,9 @@ gatelens.Page = class {
     const { sample } = this.state;
     this.state.t = Math.min(this.state.t, sample.length - 1);
     this.state.layer = Math.min(first ? sample.layers.length - 1 : this.state.layer, sample.layers.length - 1);
-    if (first) this.state.explainer = sample.primary;
+    if (!this.chosen) this.state.explainer = sample.primary; // the reasons' own, which need not be every sample's
     const steps = sample.over_time?.steps.length ?? 0;
-    this.state.outputStep = Math.min(first ? steps - 1 : this.state.outputStep, steps - 1);
+    this.state.outputStep = Math.min(first ? (sample.over_time?.first ?? 0) : this.state.outputStep, steps - 1);
   }
 
   listen() {
@@ -65,6 +72,7 @@ gatelens.Page = class {
     const outputStep = this.controls["output-step"];
     sample?.addEventListener("change", () => this.choose(Number(sample.value)));
     explainer?.addEventListener("change", () => {
+      this.chosen = true;
       this.state.explainer = explainer.value === "over_time" ? "over_time" : Number(explainer.value);
       this.show();
     });
@@ -78,6 +86,7 @@ gatelens.Page = class {
     });
     outputStep?.addEventListener("input", () => {
       this.state.outputStep = Number(outputStep.value);
+      this.chosen = true;
       this.state.explainer = "over_time";
       this.show();
     });
@@ -93,7 +102,15 @@ gatelens.Page = class {
     addEventListener("hashchange", async () => {
       await this.read();
       this.show();
+      this.cursor.reveal();
     });
+    // On narrow screens only the bar's last line stays in view; the table begins below the bar.
+    const bar = document.querySelector(".controls");
+    new ResizeObserver(() => {
+      const [whole, line] = [bar, document.querySelector("#readout")].map((one) => one.offsetHeight);
+      document.documentElement.style.setProperty("--bar", `${whole}px`);
+      document.documentElement.style.setProperty("--fold", `${line - whole}px`);
+    }).observe(bar);
     this.themes();
     this.printing();
   }
@@ -107,6 +124,7 @@ gatelens.Page = class {
     const { start, end } = this.panels.time;
     const { sample, t } = this.state;
     if (how === "all") return this.panels.zoom(-0.5, sample.length - 0.5);
+    if (how === "earlier" || how === "later") return this.panels.pan(how === "later" ? 0.5 : -0.5);
     const width = (end - start) * (how === "in" ? 0.5 : 2);
     return this.panels.zoom(t - width * ((t - start) / (end - start)), t + width * ((end - t) / (end - start)));
   }
@@ -122,8 +140,9 @@ gatelens.Page = class {
     if (controls.layer) controls.layer.value = state.layer;
     this.outputs();
     const effects = gatelens.effects(state);
-    state.course = gatelens.summed(effects);
-    state.label = state.explainer === "over_time" ? sample.over_time.label : sample.explainers[state.explainer].label;
+    const shown = state.explainer === "over_time" ? { ...sample.over_time, timed: true } : sample.explainers[state.explainer];
+    state.course = shown.timed ? gatelens.summed(effects) : null; // null: timesteps are not told apart
+    state.label = shown.label;
     if (this.shown !== state.number) panels.zoom(-0.5, sample.length - 0.5);
     this.shown = state.number;
     this.inputs();
@@ -151,41 +170,48 @@ gatelens.Page = class {
 
   inputs() {
     const { sample } = this.state;
+    document.querySelector(".shaded")?.toggleAttribute("hidden", !sample.spans.length);
     if (!sample.has("inputs")) return;
     for (let place = 0; this.panels.has(`strip-${place}`); place++) {
       const feature = sample.strips[place];
       const host = document.querySelector(`[data-panel="strip-${place}"]`);
       host.hidden = feature === undefined;
       if (feature === undefined) continue;
-      const { name, unit } = sample.features[feature];
-      this.panels.line(`strip-${place}`, unit ? `${name} (${unit})` : name, sample.row("inputs", feature), sample.row("baseline", feature));
+      const [values, baseline] = ["inputs", "baseline"].map((name) => sample.row(name, feature));
+      this.panels.line(`strip-${place}`, gatelens.featureName(sample, feature), values, baseline);
     }
   }
 
   bars() {
     const { sample } = this.state;
     const courses = sample.explainers.map((_, key) => gatelens.summed(gatelens.effects({ ...this.state, explainer: key })));
-    const ends = (values) => [Math.min(0, ...values), Math.max(0, ...values)];
+    const errors = courses.map((_, key) => (sample.has(`error.${key}`) ? sample.row(`error.${key}`, 0) : null));
+    const ends = courses.map((course, key) => {
+      const moved = (sign) => course.map((value, t) => value + sign * (errors[key]?.[t] ?? 0));
+      return gatelens.ends(moved(1), ...gatelens.ends(moved(-1), 0));
+    });
     const signed = sample.explainers.map(({ signed, timed }) => signed && timed);
-    const shared = ends(courses.filter((_, key) => signed[key]).flatMap(ends));
-    const word = (value) => (sample.percent ? gatelens.number(100 * value, { signed: true }) : gatelens.number(value));
+    const shared = gatelens.ends(ends.filter((_, key) => signed[key]).flat(), 0);
+    const word = (value) => gatelens.tick(sample.percent ? 100 * value : value, { signed: true });
     sample.explainers.forEach(({ label, timed }, key) => {
       if (!timed || !this.panels.has(`steps-${key}`)) return;
-      const error = sample.has(`error.${key}`) ? sample.row(`error.${key}`, 0) : null;
-      this.panels.bars(`steps-${key}`, label, courses[key], error, signed[key] ? shared : ends(courses[key]), word);
+      this.panels.bars(`steps-${key}`, label, courses[key], errors[key], signed[key] ? shared : ends[key], word);
       document.querySelector(`[data-panel="steps-${key}"]`).classList.toggle("chosen", key === this.state.explainer);
     });
   }
 
-  heat({ values, rows, length }) {
-    const { sample } = this.state;
+  heat(effects) {
+    const { sample, label, course } = this.state;
     if (!this.panels.has("heat")) return;
     const host = document.querySelector('[data-panel="heat"]');
-    host.hidden = rows !== sample.features.length || rows < 2;
-    const most = gatelens.largest(values) || 1;
-    this.panels.title("heat", `${this.state.label}: each timestep and feature`);
-    this.panels.map("heat", rows, (row, t) => values[row * length + t] / most, true, sample.features.map((one) => one.name));
-    this.key("heat", `${gatelens.effect(-most, sample)}`, `${gatelens.effect(most, sample)}`);
+    host.hidden = effects.rows !== sample.features.length || effects.rows < 2;
+    const most = gatelens.largest(effects.values);
+    const at = (row, t) => gatelens.effectAt(effects, row, t);
+    const names = sample.features.map((one) => one.name);
+    const tell = (row, t) => gatelens.effect(at(row, t), sample);
+    this.panels.title("heat", `${label}: ${course ? "each timestep and feature" : "each feature, over the whole sequence"}`);
+    this.panels.map("heat", effects.rows, (row, t) => at(row, t) / (most || 1), true, names, tell);
+    this.key("heat", gatelens.effect(-most, sample), gatelens.effect(most, sample));
   }
 
   network() {
@@ -196,9 +222,12 @@ gatelens.Page = class {
     const labels = found.order.map((unit) => `#${unit}`);
     for (const name of gatelens.QUANTITIES) {
       if (!this.panels.has(name)) continue;
-      const at = gatelens.quantity(this.state, name);
+      document.querySelector(`[data-panel="${name}"]`).hidden = !sample.has(`${name}.${layer}`);
+      if (!sample.has(`${name}.${layer}`)) continue;
+      const at = gatelens.drawn(this.state, name);
       const signed = gatelens.SIGNED.includes(name);
-      this.panels.map(name, count, name === "forget_gate" ? (row, t) => 1 - at(row, t) : at, signed, labels);
+      const tell = (row, t) => gatelens.number(at(row, t) * found.scales[name]);
+      this.panels.map(name, count, at, signed, labels, tell);
       if (signed) this.key(name, gatelens.number(-found.scales[name]), gatelens.number(found.scales[name], { signed: true }));
     }
     if (this.panels.has("flow_sum")) this.sum();
@@ -207,8 +236,10 @@ gatelens.Page = class {
       gates.hidden = !sample.has(`gates.${layer}`);
       if (!gates.hidden) {
         const { values, shape } = sample.array(`gates.${layer}`);
-        const most = gatelens.largest(values) || 1;
-        this.panels.map("gates", 4, (row, t) => values[row * shape[1] + t] / most, true, gatelens.GATE_WORDS.slice(0, 4));
+        const most = gatelens.largest(values);
+        const at = (row, t) => values[row * shape[1] + t];
+        const tell = (row, t) => gatelens.effect(at(row, t), sample);
+        this.panels.map("gates", 4, (row, t) => at(row, t) / (most || 1), true, gatelens.GATE_WORDS.slice(0, 4), tell);
         this.key("gates", gatelens.effect(-most, sample), gatelens.effect(most, sample));
       }
     }
@@ -221,9 +252,11 @@ gatelens.Page = class {
   }
 
   sum() {
-    const row = this.state.sample.row(`flow_sum.${this.state.layer}`, 0);
-    const ends = [Math.min(0, ...row), Math.max(0, ...row)];
-    this.panels.bars("flow_sum", "Memory flow, summed over all units", row, null, ends);
+    const name = `flow_sum.${this.state.layer}`;
+    document.querySelector('[data-panel="flow_sum"]').hidden = !this.state.sample.has(name);
+    if (!this.state.sample.has(name)) return;
+    const row = this.state.sample.row(name, 0);
+    this.panels.bars("flow_sum", "Memory flow, summed over all units", row, null, gatelens.ends(row, 0));
   }
 
   key(name, low, high) {
@@ -267,18 +300,25 @@ gatelens.Page = class {
     let before = null;
     addEventListener("beforeprint", () => {
       const folded = [...document.querySelectorAll("details:not([data-table]):not([open])")];
-      before = { theme: root.dataset.theme, folded };
+      before ??= { theme: root.dataset.theme, folded };
       root.dataset.theme = "light";
+      root.classList.add("printing"); // panels as wide as a sheet of paper
       for (const one of folded) one.open = true;
       for (const part of document.querySelectorAll("[data-number]")) part.hidden = false;
+      const told = document.querySelector(".printed");
+      if (told) told.textContent = `The panels show ${this.state.sample.name}.`;
       this.panels.theme();
+      this.panels.now(true);
     });
     addEventListener("afterprint", () => {
       if (!before) return;
       if (before.theme) root.dataset.theme = before.theme;
       else delete root.dataset.theme;
       for (const one of before.folded) one.open = false;
+      before = null;
+      root.classList.remove("printing");
       this.panels.theme();
+      this.panels.now(false);
       this.show();
     });
   }
@@ -293,6 +333,10 @@ gatelens.unfocus = function (element) {
 // Bokeh is inflated and started after the words have been painted. Its text is one that the page's policy names by its
 // hash; the style elements that it makes get the policy's nonce.
 gatelens.boot = async function () {
+  const wanted = Number(new URLSearchParams(location.hash.slice(1)).get("sample")) - 1 || 0;
+  const parts = [...document.querySelectorAll("[data-number]")];
+  const shown = parts.some((part) => Number(part.dataset.number) === wanted) ? wanted : 0;
+  for (const part of parts) part.hidden = Number(part.dataset.number) !== shown; // before all words are painted
   await new Promise((done) => {
     new PerformanceObserver(done).observe({ type: "paint", buffered: true });
     setTimeout(done, 400); // a page in the background is not painted
@@ -317,4 +361,8 @@ gatelens.boot = async function () {
   for (const view of Bokeh.index.roots) gatelens.unfocus(view.el);
   await new gatelens.Page().start();
 };
-gatelens.boot();
+gatelens.boot().catch((error) => {
+  document.documentElement.classList.add("failed"); // the page says so, and all samples' words and tables are there
+  for (const part of document.querySelectorAll("[data-number]")) part.hidden = false;
+  throw error;
+});

@@ -13,9 +13,19 @@ gatelens.Panels = class {
     this.time.properties.start.change.connect(repaint);
     this.time.properties.end.change.connect(repaint);
     new ResizeObserver(repaint).observe(document.querySelector(".panels"));
+    const host = document.querySelector(".panels");
+    host.addEventListener("wheel", (event) => this.wheel(event), { passive: false });
     if (matchMedia("(pointer: coarse)").matches) {
       for (const view of this.views.values()) view.model.toolbar.active_drag = null; // fingers scroll the page
     }
+  }
+
+  // Sideways wheels and two fingers on a pad move along the time.
+  wheel(event) {
+    const along = event.shiftKey ? event.deltaX || event.deltaY : event.deltaX;
+    if (!event.target.closest(".plot") || Math.abs(along) < Math.abs(event.shiftKey ? 0 : event.deltaY) || !along) return;
+    event.preventDefault();
+    this.pan(Math.sign(along) * 0.1);
   }
 
   model(name) {
@@ -30,7 +40,7 @@ gatelens.Panels = class {
   frame(name) {
     const view = this.views.get(name);
     const box = view?.frame_view?.bbox ?? view?.frame?.bbox;
-    if (!box || !(box.width > 0) || !view.el.offsetParent) return null;
+    if (!box || !(box.width > 0) || !(view.el.checkVisibility?.() ?? view.el.offsetParent)) return null;
     const outer = view.el.getBoundingClientRect();
     return { left: outer.left + box.left, right: outer.left + box.right, top: outer.top + box.top, height: box.height };
   }
@@ -61,17 +71,22 @@ gatelens.Panels = class {
     this.time.setv({ start: first, end: first + width });
   }
 
+  pan(share) {
+    const { start, end } = this.time;
+    this.zoom(start + share * (end - start), end + share * (end - start));
+  }
+
   // -- data ----------------------------------------------------------------------------------------------------------
 
   line(name, title, values, base) {
     this.title(name, title);
     const x = Float64Array.from(values, (_, t) => t);
     this.model(`${name}.data`).data = { x, y: Float64Array.from(values), base: Float64Array.from(base) };
-    this.limits(name, [...values, ...base].filter(Number.isFinite));
+    this.limits(name, [...gatelens.ends(values), ...gatelens.ends(base)]);
   }
 
   // Bars on a scale from low <= 0 to high >= 0; `word` writes its ends.
-  bars(name, title, values, error, [lowest, highest], word = gatelens.number) {
+  bars(name, title, values, error, [lowest, highest], word = gatelens.tick) {
     this.title(name, title);
     const x = Float64Array.from(values, (_, t) => t);
     const up = Float64Array.from(values, (value) => Math.max(value, 0));
@@ -80,24 +95,33 @@ gatelens.Panels = class {
     const high = Float64Array.from(values, (value, t) => value + (error ? error[t] : 0));
     this.model(`${name}.data`).data = { x, up, down, low, high };
     const size = highest - lowest || 1;
-    this.model(`${name}.y`).setv({ start: lowest - 0.04 * size, end: highest + 0.04 * size });
-    this.yTicks(name, [lowest, 0, highest].filter((tick) => tick === 0 || Math.abs(tick) > 0.15 * size), word);
+    const far = (tick) => Math.abs(tick) > 0.3 * size; // nearer ones would be written over the zero
+    this.yTicks(name, lowest - 0.04 * size, highest + 0.04 * size, [lowest, highest].filter(far).concat(0), word);
   }
 
   limits(name, values) {
-    let low = Math.min(...values);
-    let high = Math.max(...values);
-    if (!(high > low)) [low, high] = [low - 1, high + 1];
-    const room = 0.08 * (high - low);
-    this.model(`${name}.y`).setv({ start: low - room, end: high + room });
-    this.yTicks(name, [low, high]);
+    let [low, high] = gatelens.ends(values);
+    if (low > high) [low, high] = [0, 0]; // no number at all
+    const room = 0.08 * (high - low) || Math.abs(low) || 1;
+    this.yTicks(name, low - room, high + room, high > low ? [low, high] : [low]);
   }
 
-  yTicks(name, ticks, word = gatelens.number) {
-    const shown = [...new Set(ticks)];
-    const axis = this.model(`${name}.yaxis`);
-    axis.ticker.ticks = shown;
-    axis.major_label_overrides = new Map(shown.map((tick) => [tick, word(tick)]));
+  // The scale, and what is written beside it.
+  yTicks(name, start, end, ticks, word = gatelens.tick) {
+    this.model(`${name}.y`).setv({ start, end });
+    this.rowLabels(name, ticks.map((tick) => [(end - tick) / (end - start), word(tick)]));
+  }
+
+  // Labels left of a panel, each at a share of its height from the top.
+  rowLabels(name, labels) {
+    document.querySelector(`[data-panel="${name}"] .rows`).replaceChildren(
+      ...labels.map(([share, text]) => {
+        const label = document.createElement("span");
+        label.textContent = label.title = text;
+        label.style.top = `${100 * share}%`;
+        return label;
+      }),
+    );
   }
 
   title(name, text) {
@@ -105,24 +129,39 @@ gatelens.Panels = class {
     if (title) title.textContent = text;
   }
 
-  // A map of rows x time; `at(row, t)` gives a number in -1..1 or 0..1.
-  map(name, rows, at, signed, labels) {
-    this.maps.set(name, { rows, at, signed });
-    const host = document.querySelector(`[data-panel="${name}"] .rows`);
-    if (!host) return;
-    host.replaceChildren();
-    const most = Math.max(1, Math.floor(host.clientHeight / 14) || rows);
-    const every = Math.ceil(rows / most);
-    for (let row = 0; row < rows; row += every) {
-      const label = document.createElement("span");
-      label.textContent = labels[row];
-      label.title = labels[row];
-      label.style.top = `${((row + 0.5) / rows) * 100}%`;
-      host.append(label);
-    }
+  // A map of rows x time; `at(row, t)` gives a number in -1..1 or 0..1, `tell(row, t)` what it stands for.
+  map(name, rows, at, signed, labels, tell) {
+    this.maps.set(name, { rows, at, signed, labels, tell });
+    const height = this.views.get(name).model.height;
+    const every = Math.ceil(rows / Math.max(1, Math.floor(height / 14)));
+    const shown = Array.from({ length: Math.ceil(rows / every) }, (_, place) => place * every);
+    this.rowLabels(name, shown.map((row) => [(row + 0.5) / rows, labels[row]]));
+  }
+
+  // The row of a map at a height of the window, or -1.
+  rowAt(name, y) {
+    const found = this.maps.get(name);
+    const frame = this.frame(name);
+    if (!found || !frame) return -1;
+    const share = (y - frame.top) / frame.height;
+    return share < 0 || share >= 1 ? -1 : Math.floor(share * found.rows);
   }
 
   // -- drawing -------------------------------------------------------------------------------------------------------
+
+  // Lay out and draw without waiting for the next frame: a printer does not wait, and prints a canvas on which nothing
+  // was drawn, that of Bokeh's overlays, as a white sheet over the other.
+  now(printed) {
+    for (const view of this.views.values()) view.invalidate_layout();
+    this.paint();
+    this.ticks();
+    for (const view of this.views.values()) {
+      for (const { model, glyph, all_indices: all } of view.renderer_views.values()) glyph?.set_visuals(model.data_source, all);
+      view.canvas_view.overlays.el.style.display = printed ? "none" : "";
+      view.request_paint();
+      view.repaint();
+    }
+  }
 
   paint() {
     for (const name of this.maps.keys()) this.paintMap(name);
@@ -185,12 +224,18 @@ gatelens.Panels = class {
     const { sample } = this.state;
     const [start, end] = [Math.max(0, this.time.start), Math.min(sample.length - 1, this.time.end)];
     const frame = this.anyFrame();
-    const room = Math.max(2, Math.floor((frame ? frame.right - frame.left : 600) / 90));
+    const width = frame ? frame.right - frame.left : 600;
+    const word = (t) => (sample.tokens ? gatelens.short(sample.tokens[t]) : sample.labels[t]);
+    const wide = this.labelWidth(sample, word);
+    const room = Math.max(1, Math.floor(width / Math.max(90, wide + 16)));
     const every = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000].find((n) => (end - start) / n <= room) || 20000;
     const ticks = [];
-    const last = sample.length - 1;
-    for (let t = last - Math.floor((last - start) / every) * every; t <= end; t += every) ticks.push(t);
-    const labels = new Map(ticks.map((t) => [t, sample.tokens ? sample.tokens[t] : sample.labels[t]]));
+    const step = width / (this.time.end - this.time.start);
+    const fits = end - Math.max(0, wide / 2 - 18 - (this.time.end - end) * step) / step; // a label ends with the panel
+    const last = Math.max(start, Math.min(sample.length - 1, Math.floor(fits)));
+    for (let t = Math.ceil(last - Math.floor((last - start) / every) * every); t <= last; t += every) ticks.push(t);
+    if (!ticks.length && Math.ceil(start) <= end) ticks.push(Math.ceil(start));
+    const labels = new Map(ticks.map((t) => [t, word(t)]));
     for (const name of this.views.keys()) {
       const axis = this.model(`${name}.x`);
       if (axis.visible) {
@@ -198,6 +243,17 @@ gatelens.Panels = class {
         axis.major_label_overrides = labels;
       }
     }
+  }
+
+  // How wide the widest of the labels below the panels is, in px.
+  labelWidth(sample, word) {
+    if (this.measured?.sample !== sample) {
+      const pen = document.createElement("canvas").getContext("2d");
+      pen.font = "12px system-ui, sans-serif";
+      const longest = sample.labels.reduce((most, _, t) => (word(t).length > most.length ? word(t) : most), "");
+      this.measured = { sample, width: pen.measureText(longest).width };
+    }
+    return this.measured.width;
   }
 
   theme() {
@@ -209,9 +265,7 @@ gatelens.Panels = class {
         const [what, role] = (renderer.name || "").split(":");
         if (role) renderer.glyph[`${what}_color`] = roles[role];
       }
-      for (const axis of [this.model(`${plot.name}.x`), this.model(`${plot.name}.yaxis`)]) {
-        axis.major_label_text_color = roles.muted;
-      }
+      this.model(`${plot.name}.x`).major_label_text_color = roles.muted;
     }
     this.paint();
   }

@@ -40,11 +40,10 @@ gatelens.Sheet = class {
     this.rows = apart ? ranked.slice(0, this.most) : sample.features.map((_, row) => row).slice(0, this.most);
     this.apart = apart;
     this.effects = effects;
-    const name = (row) => {
-      const { name: text, unit } = sample.features[row];
-      return unit ? `${text} (${unit})` : text;
-    };
-    const lines = sample.tokens && !apart ? [["token", "", ""]] : this.rows.map((row) => [name(row), "", ""]);
+    this.sums = gatelens.summed(effects);
+    const lines = sample.tokens && !apart ? [["token", "", ""]] : this.rows.map((row) => [gatelens.featureName(sample, row), "", ""]);
+    const heading = this.features.closest("table").tHead.rows[0].cells[2];
+    heading.textContent = this.state.course ? "Effect" : "Effect of the whole sequence";
     const left = effects.rows - this.rows.length;
     if (apart && left > 0) lines.push([`${left} more, together`, "", ""]);
     lines.push(["all", "", ""]);
@@ -72,11 +71,11 @@ gatelens.Sheet = class {
       if (sample.has("inputs")) cells[1].textContent = gatelens.number(sample.row("inputs", feature)[t], { digits: 4 });
       else cells[1].textContent = sample.tokens ? sample.tokens[t] : "withheld";
       if (!this.apart) return;
-      const value = this.effects.values[feature * this.effects.length + t];
+      const value = gatelens.effectAt(this.effects, feature, t);
       told += value;
       this.write(cells[2], value);
     });
-    const whole = this.state.course[t];
+    const whole = this.sums[this.sums.length > 1 ? t : 0];
     if (this.apart && rows.length > this.rows.length + 1) this.write(rows[this.rows.length].cells[2], whole - told);
     this.write(rows[rows.length - 1].cells[2], whole);
     if (!sample.layers[layer] || !this.units) return;

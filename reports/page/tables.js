@@ -33,8 +33,8 @@ gatelens.Tables = class {
     const line = (t, cells) => [gatelens.stepName(sample, t), ...cells];
     const effect = (value) => gatelens.number(value, { digits: 4, signed: true });
     if (name === "inputs") {
-      const shown = sample.strips;
-      const head = ["Timestep", ...shown.map((row) => sample.features[row].name)];
+      const shown = sample.features.map((_, row) => row);
+      const head = ["Timestep", ...shown.map((row) => gatelens.featureName(sample, row))];
       return { head, rows: steps.map((t) => line(t, shown.map((row) => gatelens.number(sample.row("inputs", row)[t], { digits: 4 })))) };
     }
     if (name === "steps") {
@@ -44,12 +44,11 @@ gatelens.Tables = class {
       return { head: ["Timestep", ...timed.map((one) => one.label)], rows };
     }
     if (name === "heat") {
-      const { values, rows, length } = gatelens.effects(this.state);
-      const names = rows === sample.features.length ? sample.features.map((one) => one.name) : ["all features"];
-      return {
-        head: ["Timestep", ...names],
-        rows: steps.map((t) => line(t, names.map((_, row) => effect(values[row * length + t])))),
-      };
+      const effects = gatelens.effects(this.state);
+      const names = effects.rows === sample.features.length ? sample.features.map((one) => one.name) : ["all features"];
+      const cells = (t) => names.map((_, row) => effect(gatelens.effectAt(effects, row, t)));
+      const rows = this.state.course ? steps.map((t) => line(t, cells(t))) : [["whole sequence", ...cells(0)]];
+      return { head: ["Timestep", ...names], rows };
     }
     if (name === "gates") {
       return {
@@ -59,8 +58,8 @@ gatelens.Tables = class {
     }
     const layer = sample.layers[this.state.layer];
     const count = Math.min(this.state.units, layer.order.length);
-    const at = gatelens.quantity(this.state, name);
-    const text = (unit, t) => gatelens.number(at(unit, t) * (layer.scales[name] ?? 1), { digits: 3 });
+    const at = gatelens.drawn(this.state, name);
+    const text = (unit, t) => gatelens.number(at(unit, t) * layer.scales[name]);
     const units = Array.from({ length: count }, (_, unit) => unit);
     return {
       head: ["Timestep", ...units.map((unit) => `#${layer.order[unit]}`)],

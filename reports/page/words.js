@@ -2,6 +2,13 @@
 "use strict";
 gatelens.MINUS = "\u2212";
 
+// Decimals as Python writes them: what lies in the middle goes to the even neighbour.
+gatelens.decimals = function (size, places) {
+  const scaled = size * 10 ** places;
+  const middle = scaled % 1 === 0.5 && Number.isInteger(size * 2 ** (places + 1)); // exactly, not by rounding
+  return (middle && Math.floor(scaled) % 2 === 0 ? Math.floor(scaled) / 10 ** places : size).toFixed(places);
+};
+
 gatelens.number = function (value, { digits = 3, signed = false } = {}) {
   if (!Number.isFinite(value)) return "not a number";
   if (value === 0) return "0";
@@ -12,9 +19,9 @@ gatelens.number = function (value, { digits = 3, signed = false } = {}) {
     const exponent = Number(power);
     text = `${mantissa}e${exponent < 0 ? gatelens.MINUS : "+"}${String(Math.abs(exponent)).padStart(2, "0")}`;
   } else if (size >= 10 ** (digits - 1)) {
-    text = size.toFixed(0).replace(/\B(?=(\d{3})+$)/g, ",");
+    text = gatelens.decimals(size, 0).replace(/\B(?=(\d{3})+$)/g, ",");
   } else {
-    text = size.toFixed(Math.max(0, digits - 1 - Math.floor(Math.log10(size))));
+    text = gatelens.decimals(size, Math.max(0, digits - 1 - Math.floor(Math.log10(size))));
     if (text.includes(".")) text = text.replace(/0+$/, "").replace(/\.$/, "");
   }
   return (value < 0 ? gatelens.MINUS : signed ? "+" : "") + text;
@@ -25,9 +32,23 @@ gatelens.effect = function (value, sample) {
   const points = value * 100;
   const size = Math.abs(points);
   const sign = points < 0 ? gatelens.MINUS : "+";
-  if (size >= 9.95) return `${sign}${size.toFixed(0)} points`;
-  if (size >= 0.05) return `${sign}${size.toFixed(1)} points`;
+  if (size >= 9.95) return `${sign}${gatelens.decimals(size, 0)} points`;
+  if (size >= 0.05) return `${sign}${gatelens.decimals(size, 1)} points`;
   return `${gatelens.number(points, { digits: 1, signed: true })} points`;
+};
+
+// Beside an axis there is room for few letters.
+gatelens.tick = function (value, options) {
+  if (Math.abs(value) < 1e6) return gatelens.number(value, options);
+  const [mantissa, power] = Math.abs(value).toExponential(2).split("e");
+  return `${value < 0 ? gatelens.MINUS : options?.signed ? "+" : ""}${mantissa}e${power}`;
+};
+
+gatelens.short = (text, most = 12) => (text.length > most ? `${text.slice(0, most - 1)}\u2026` : text);
+
+gatelens.featureName = function (sample, row) {
+  const { name, unit } = sample.features[row];
+  return unit ? `${name} (${unit})` : name;
 };
 
 gatelens.stepName = function (sample, t) {

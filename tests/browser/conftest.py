@@ -7,14 +7,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from gatelens.examples.glucose import data_path, model_path
-from gatelens.explainers import DeepLIFT, explain, explain_over_time
+from gatelens.explainers import Attribution, DeepLIFT, explain, explain_over_time
 from gatelens.models import DataSpec, FeatureSpec, LSTMConfig, LSTMModel, load, read_csv
 from gatelens.reports import Report
 from helpers.browser import FLAGS, HOSTILE
+from helpers.made import made_attribution
 
 
 def chromium_path() -> str | None:
@@ -108,3 +110,36 @@ def token_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = LSTMModel(config, DataSpec(vocabulary=words, classes=("no", "yes"))).eval()
     found = explain(model, torch.tensor([[4, 1, 3, 2]]), ["deeplift", "temporal_shapley"])
     return Report(found, model=model).save(tmp_path_factory.mktemp("token") / "report.html")
+
+
+@pytest.fixture(scope="session")
+def large_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report of numbers with many digits, over several days."""
+    stamps = np.datetime64("2024-05-01T06:00") + np.arange(60) * np.timedelta64(1, "h")
+    numbers = np.random.default_rng(0).normal(size=(60, 3)) * 1e8
+    found = made_attribution(numbers, inputs=numbers, timestamp=stamps)
+    return Report(found).save(tmp_path_factory.mktemp("large") / "report.html")
+
+
+@pytest.fixture(scope="session")
+def untimed() -> dict[str, Attribution]:
+    """One explainer that tells features apart but not timesteps, and one that tells both."""
+    torch.manual_seed(0)
+    model = LSTMModel(LSTMConfig(input_size=3, hidden_sizes=(4,))).eval()
+    options = {"temporal_shapley": {"players": "feature"}}
+    return explain(model, torch.randn(1, 8, 3), ["temporal_shapley", "input_x_gradient"], options=options)
+
+
+@pytest.fixture(scope="session")
+def untimed_page(tmp_path_factory: pytest.TempPathFactory, untimed: dict[str, Attribution]) -> Path:
+    """The report of them."""
+    return Report(untimed).save(tmp_path_factory.mktemp("untimed") / "report.html")
+
+
+@pytest.fixture(scope="session")
+def words_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report of a text with words that are too long, empty, or turn the direction of writing."""
+    words = ["x" * 300, "", "a\nb", "\N{RIGHT-TO-LEFT OVERRIDE}evil", HOSTILE, *(f"word{place}" for place in range(40))]
+    values = np.linspace(0.1, 1, len(words))[:, None] ** 8
+    found = made_attribution(values, features=("token",), token=words)
+    return Report(found).save(tmp_path_factory.mktemp("words") / "report.html")

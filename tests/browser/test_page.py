@@ -99,3 +99,41 @@ def test_policy_stops_what_might_slip_in(browser: Any, demo_page: Path, tmp_path
     assert any("script" in message for message in refused)
     assert any("image" in message and "127.0.0.1" in message for message in refused)
     page.close()
+
+
+def test_without_scripts_words_and_tables_stand_alone(browser: Any, stepwise_page: Path) -> None:
+    """Without JavaScript there are all samples' words and tables, named, and nothing that does nothing."""
+    page = browser.new_page(java_script_enabled=False)
+    page.goto(stepwise_page.as_uri())
+    assert page.locator("h1").count() == 2
+    for part in (".controls", ".explored", ".unpainted"):
+        assert not page.locator(part).first.is_visible()
+    assert page.locator("noscript").is_visible()
+    titles = [text for text in page.locator("summary").all_inner_texts() if text.startswith("Every timestep")]
+    assert titles == ["Every timestep as a table, sample 0", "Every timestep as a table, sample 1"]
+    page.get_by_text(titles[1]).click()
+    assert page.locator("details[open] tbody tr").count() == 9
+    page.close()
+
+
+def test_an_old_browser_is_told(browser: Any, stepwise_page: Path) -> None:
+    """Where the panels cannot be started the page says so, and keeps the words and tables of all samples."""
+    page = browser.new_page()
+    page.add_init_script("delete window.DecompressionStream")
+    page.goto(stepwise_page.as_uri())
+    page.locator(".unpainted").wait_for(state="visible")
+    assert page.locator("article").evaluate_all("all => all.every(one => one.checkVisibility())")
+    assert not page.locator(".controls").is_visible()
+    page.close()
+
+
+def test_paper_is_light(browser: Any, demo_page: Path) -> None:
+    """On paper the colours are those of the light theme, whatever the system, or the reader's choice, says."""
+    page, _, _ = opened(browser, demo_page, color_scheme="dark")
+    ink = "getComputedStyle(document.body).color"
+    assert page.evaluate(ink) == "rgb(236, 234, 228)"
+    page.emulate_media(media="print", color_scheme="dark")
+    assert page.evaluate(ink) == "rgb(29, 32, 36)"
+    page.evaluate("document.documentElement.dataset.theme = 'dark'")
+    assert page.evaluate(ink) == "rgb(29, 32, 36)"
+    page.close()
