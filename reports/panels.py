@@ -108,5 +108,5 @@ def _figure(panel: Panel, time: Any) -> Figure:
         source.data = dict.fromkeys(("x", "y", "base"), empty)
         made.step("x", "base", source=source, mode="center", line_dash="dotted", line_width=1.2, name="line:muted")
         made.line("x", "y", source=source, line_width=1.8, name="line:accent")
-        made.scatter("x", "y", source=source, size=4, line_color=None, name="fill:accent")
+        made.scatter("x", "y", source=source, size=4, line_color=None, name="fill:accent:dots")
     return made

@@ -236,12 +236,21 @@ gatelens.Panels = class {
     for (let t = Math.ceil(last - Math.floor((last - start) / every) * every); t <= last; t += every) ticks.push(t);
     if (!ticks.length && Math.ceil(start) <= end) ticks.push(Math.ceil(start));
     const labels = new Map(ticks.map((t) => [t, word(t)]));
+    this.dots(step >= 8 ? 4 : 0);
     for (const name of this.views.keys()) {
       const axis = this.model(`${name}.x`);
       if (axis.visible) {
         axis.ticker.ticks = ticks;
         axis.major_label_overrides = labels;
       }
+    }
+  }
+
+  // Readings are dots on the line where they stand apart; closer ones would only make it thick.
+  dots(size) {
+    for (const view of this.views.values()) {
+      const dots = view.model.renderers.find(({ name }) => name?.endsWith(":dots"));
+      if (dots && dots.glyph.size.value !== size) dots.glyph.size = { value: size };
     }
   }
 

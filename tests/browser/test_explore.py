@@ -421,6 +421,19 @@ def test_labels_of_the_time_stand_apart(browser: Any, large_page: Path, width: i
     page.close()
 
 
+def test_dots_only_where_they_stand_apart(browser: Any, large_page: Path) -> None:
+    """Each reading is a dot on its line, unless there are so many that they would run into each other."""
+    for width, expected in ((1280, 4), (400, 0)):
+        page, _, _ = opened(browser, large_page, viewport={"width": width, "height": 900})
+        settled(page)
+        sizes = page.evaluate(
+            """Bokeh.index.roots.flatMap(view => view.model.renderers ?? []).filter(
+                 one => one.name?.endsWith(':dots')).map(one => one.glyph.size.value)"""
+        )
+        assert sizes == [expected] * 3
+        page.close()
+
+
 def test_long_and_turning_words(browser: Any, words_page: Path) -> None:
     """No token makes the page wider than the screen, turns what stands after it around, or is invisible."""
     page, messages, requests = opened(browser, words_page, viewport={"width": 400, "height": 900})
