@@ -65,7 +65,8 @@ gatelens.Cursor = class {
     const text = course ? `${name}: ${gatelens.effect(course[t], sample)}` : name;
     this.slider.setAttribute("aria-valuetext", course ? `${text} (${label})` : text);
     const readout = document.querySelector("#readout");
-    readout.setAttribute("aria-live", live ? "polite" : "off");
+    const manner = live ? "polite" : "off";
+    if (readout.getAttribute("aria-live") !== manner) readout.setAttribute("aria-live", manner);
     readout.textContent = text + this.cell();
   }
 
