@@ -106,8 +106,11 @@ class Options:
     patience: int | None
     class_weights: Any  # None, "balanced", or a list of floats
     seed: int
+    scale_targets: bool = False
 
     def __post_init__(self) -> None:
+        if not isinstance(self.scale_targets, bool):
+            raise InvalidTypeError(f"scale_targets is {self.scale_targets!r}; expected True or False.")
         if self.optimizer not in get_args(Optimizer):
             raise InvalidInputError(
                 f"optimizer is {self.optimizer!r}; {nearest_name(str(self.optimizer), get_args(Optimizer))}"

@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from .errors import InvalidInputError
+
 
 @contextmanager
 def evaluation_mode(module: nn.Module | None, *, freeze: bool = False) -> Iterator[None]:
@@ -69,3 +71,46 @@ def seeded(seed: int) -> Iterator[None]:
     finally:
         np.random.set_state(numpy_state)  # noqa: NPY002
         torch.set_rng_state(torch_state)
+
+
+@contextmanager
+def borrowed(model: nn.Module, device: str | torch.device | None) -> Iterator[None]:
+    """Take the model to `device`; its device, modes and gradients are as found afterwards, also after an error."""
+    modes = [(part, part.training) for part in model.modules()]
+    gradients = [(parameter, parameter.grad) for parameter in model.parameters()]
+    home = next(model.parameters()).device
+    try:
+        for parameter, _ in gradients:
+            parameter.grad = None
+        if device is not None:
+            try:
+                model.to(device)
+            except (RuntimeError, AssertionError) as error:  # torch asserts that it was built for the device
+                reason = (str(error).strip() or "not there").splitlines()[0]
+                raise InvalidInputError(
+                    f"device is {str(device)!r}, which cannot be used: {reason.rstrip('.')}. Leave it out to train "
+                    "where the model is."
+                ) from None
+        yield
+    finally:
+        for parameter, _ in gradients:
+            parameter.grad = None
+        if device is not None:
+            model.to(home)
+        for parameter, gradient in gradients:
+            parameter.grad = gradient
+        for part, training in modes:
+            part.training = training
+
+
+@contextmanager
+def seeded_for(model: nn.Module, seed: int) -> Iterator[None]:
+    """Seed the global generators, that of the model's GPU included, and restore them afterwards."""
+    device = next(model.parameters()).device
+    with seeded(seed):
+        if device.type != "cuda":
+            yield
+            return
+        with torch.random.fork_rng(devices=[device]):
+            torch.cuda.manual_seed(seed)
+            yield

@@ -17,8 +17,9 @@ from .checkpoint import Checkpoint, History, Optimizer, Options, identity_of
 from .config import Task
 from .errors import InvalidInputError, InvalidTypeError, ModelError, SavedModelError
 from .labelled import CheckedExamples, known_task
+from .objective import Objective
 from .predictor import Predictor
-from .state import seeded
+from .state import borrowed, seeded_for
 
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "rmsprop": torch.optim.RMSprop,
@@ -47,6 +48,7 @@ def fit(
     weight_decay: float | None = None,
     clip_norm: float | None = 1.0,
     class_weights: Literal["balanced"] | Sequence[float] | None = None,
+    scale_targets: bool = False,
     patience: int | None = None,
     seed: int = 0,
     device: str | torch.device | None = None,
@@ -72,6 +74,9 @@ def fit(
         weight_decay: Its weight decay; None: the optimizer's own default (0.01 for AdamW, else 0).
         clip_norm: Longest gradient of a step (Pascanu et al. 2013, algorithm 1); None: any.
         class_weights: Weight of each class in the loss; "balanced": the inverse of how often it occurs in training.
+        scale_targets: Train on a regression's targets in standard deviations from their mean, as numbers far from 1
+            need; the loss is then in those. Afterwards the weights of the model's `head` are scaled back, so that it
+            answers in the targets' own unit. For a model that is trained from the start.
         patience: Stop after so many epochs without a lower validation loss; None: never early.
         seed: Of shuffling and dropout. The weights at the start are the model's own.
         device: Where to train, e.g. "cuda"; None: where the model is.
@@ -86,6 +91,7 @@ def fit(
     options = Options(
         epochs=epochs, batch_size=batch_size, optimizer=optimizer, learning_rate=learning_rate,
         weight_decay=weight_decay, clip_norm=clip_norm, patience=patience, class_weights=class_weights, seed=seed,
+        scale_targets=scale_targets,
     )  # fmt: skip
     if not isinstance(model, nn.Module):
         raise InvalidTypeError(f"model is a {type(model).__name__}; expected a torch module, e.g. LSTMModel(config).")
@@ -95,7 +101,7 @@ def fit(
         raise InvalidInputError(
             "patience needs validation examples, which say when it gets no better; pass validation."
         )
-    with _borrowed(model, device), _random(model, options.seed), torch.inference_mode(False), torch.enable_grad():
+    with borrowed(model, device), seeded_for(model, options.seed), torch.inference_mode(False), torch.enable_grad():
         predictor = Predictor(model, task=task)
         known_task(predictor)
         data = CheckedExamples.of(predictor, train, "train")
@@ -115,15 +121,12 @@ class _Training:
         assert predictor.module is not None  # fit has seen to it
         self.predictor, self.model, self.options = predictor, predictor.module, options
         self.train, self.validation = train, validation
-        self.task = known_task(predictor)
-        self.weights = _class_weights(options.class_weights, train, self.task, predictor.dtype)
+        self.objective = Objective(predictor, train, options.class_weights, scale_targets=options.scale_targets)
         self.parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         more: dict[str, Any] = {} if options.weight_decay is None else {"weight_decay": options.weight_decay}
         self.optimizer = OPTIMIZERS[options.optimizer](self.parameters, lr=options.learning_rate, **more)
         self.shuffle = torch.Generator().manual_seed(options.seed)
-        self.history = History(
-            metric="mean absolute error" if self.task == "regression" else "accuracy", options=asdict(options)
-        )
+        self.history = History(metric=self.objective.metric, options=asdict(options))
         self.best = _copied(self.model)
 
     def run(self, checkpoint: Checkpoint | None, show: Callable[[History], None]) -> History:
@@ -143,6 +146,8 @@ class _Training:
             return replace(self.history, stopped=self.stopped)
         finally:
             self.model.load_state_dict(self.best)
+            if len(self.history):
+                self.objective.answer_in_units()
 
     @property
     def stopped(self) -> str:
@@ -159,7 +164,7 @@ class _Training:
             batch = self.train.part(rows)
             self.optimizer.zero_grad()
             try:
-                found = self._sums(self.predictor.scores(batch.inputs, batch.lengths), batch)
+                found = self.objective.sums(self.predictor.scores(batch.inputs, batch.lengths), batch)
             except ModelError as error:
                 raise self._diverged(error, f", batch {number}") from None
             loss = found[0] / found[1]
@@ -186,12 +191,12 @@ class _Training:
             self._keep(sums, self._judge(self.validation, "validation loss"))
 
     def _judge(self, data: CheckedExamples, name: str) -> Tensor:
-        """Return the sums of `_sums` in eval mode, or refuse where they are not finite."""
+        """Return the sums of the objective in eval mode, or refuse where they are not finite."""
         try:
             scores = self.predictor.predict(data.inputs, data.lengths)
         except ModelError as error:
             raise self._diverged(error) from None
-        sums = torch.stack(self._sums(scores, data)).double().cpu()
+        sums = torch.stack(self.objective.sums(scores, data)).double().cpu()
         if not torch.isfinite(sums[0]):
             raise self._diverged(f"the {name} became {float(sums[0])}")
         return sums
@@ -212,24 +217,6 @@ class _Training:
             values["best_epoch"] = done
         self.history = replace(history, **values)
 
-    def _sums(self, scores: Tensor, data: CheckedExamples) -> list[Tensor]:
-        """Return sum of weighted losses, sum of weights, sum of the metric, number of answers."""
-        found, targets = data.flat_scores(scores), data.flat_targets()  # (N, K); (N, K) or (N,)
-        if self.task == "multiclass":
-            each = nn.functional.cross_entropy(found, targets, reduction="none")  # (N,)
-            weights = None if self.weights is None else self.weights[targets]
-            metric = found.argmax(dim=1) == targets
-        elif self.task == "binary":
-            each = nn.functional.binary_cross_entropy_with_logits(found, targets, reduction="none")  # (N, K)
-            weights = None if self.weights is None else torch.where(targets > 0, self.weights[1], self.weights[0])
-            metric = (found > 0) == (targets > 0)
-        else:
-            each, weights = (found - targets) ** 2, None
-            metric = (found - targets).abs()
-        count = each.new_tensor(float(each.numel()))
-        total = (each if weights is None else each * weights).sum()
-        return [total, count if weights is None else weights.sum(), metric.detach().sum().to(each.dtype), count]
-
     def _diverged(self, what: object, where: str = "") -> Exception:
         """Return what to raise where numbers are no longer finite, with advice; another fault as it is."""
         if isinstance(what, ModelError):
@@ -243,8 +230,12 @@ class _Training:
         inputs = self.train.inputs.abs().max().item() if self.train.inputs.dtype.is_floating_point else 0.0
         if inputs > LARGE:
             advice.append(f"scaling the inputs to about -1 to 1 (the largest is {inputs:.3g})")
-        if self.task == "regression" and (largest := self.train.targets.abs().max().item()) > LARGE:
-            advice.append(f"scaling the targets (the largest is {largest:.3g})")
+        if (
+            self.objective.task == "regression"
+            and not options.scale_targets
+            and (largest := self.train.targets.abs().max().item()) > LARGE
+        ):
+            advice.append(f"scale_targets=True (the largest target is {largest:.3g})")
         held = f"epoch {history.best_epoch}" if history.best_epoch else "the start"
         message = (
             f"{what} in epoch {len(history) + 1}{where}. Try {', or '.join(advice)}. The model holds the weights of "
@@ -301,80 +292,6 @@ def _copied(model: nn.Module) -> dict[str, Any]:
         name: value.detach().clone() if isinstance(value, Tensor) else value
         for name, value in model.state_dict().items()
     }
-
-
-def _class_weights(
-    given: str | list[float] | None, train: CheckedExamples, task: Task, dtype: torch.dtype
-) -> Tensor | None:
-    """Return the weight of each class, (K,), or of no and yes, (2, 1) or (2, K); None for equal ones."""
-    if given is None:
-        return None
-    if task == "regression":
-        raise InvalidInputError(
-            "class_weights are set, and the task is 'regression', which has no classes; leave them out."
-        )
-    targets = train.flat_targets()  # (N,) of classes, else (N, K)
-    if task == "multiclass":
-        counts = torch.bincount(targets, minlength=train.outputs)  # (K,)
-    else:
-        yes = targets.long().sum(dim=0)  # (K,)
-        counts = torch.stack([len(targets) - yes, yes])  # (2, K)
-    if isinstance(given, list):
-        if len(given) != len(counts):
-            raise InvalidInputError(
-                f"class_weights has {len(given)} numbers for {len(counts)} classes; expected one each."
-            )
-        weights = torch.tensor(given, dtype=torch.float64)
-        return (weights if task == "multiclass" else weights[:, None]).to(train.inputs.device, dtype)
-    if (counts == 0).any():
-        raise InvalidInputError(
-            f"class_weights is 'balanced', and class {int((counts == 0).nonzero()[0, 0])} does not occur in the "
-            "training targets; give the weights as numbers, or add such examples."
-        )
-    return (len(targets) / (len(counts) * counts.double())).to(train.inputs.device, dtype)
-
-
-@contextmanager
-def _borrowed(model: nn.Module, device: str | torch.device | None) -> Iterator[None]:
-    """Take the model to `device`; its device, modes and gradients are as found afterwards, also after an error."""
-    modes = [(part, part.training) for part in model.modules()]
-    gradients = [(parameter, parameter.grad) for parameter in model.parameters()]
-    home = next(model.parameters()).device
-    try:
-        for parameter, _ in gradients:
-            parameter.grad = None
-        if device is not None:
-            try:
-                model.to(device)
-            except (RuntimeError, AssertionError) as error:  # torch asserts that it was built for the device
-                reason = (str(error).strip() or "not there").splitlines()[0]
-                raise InvalidInputError(
-                    f"device is {str(device)!r}, which cannot be used: {reason.rstrip('.')}. Leave it out to train "
-                    "where the model is."
-                ) from None
-        yield
-    finally:
-        for parameter, _ in gradients:
-            parameter.grad = None
-        if device is not None:
-            model.to(home)
-        for parameter, gradient in gradients:
-            parameter.grad = gradient
-        for part, training in modes:
-            part.training = training
-
-
-@contextmanager
-def _random(model: nn.Module, seed: int) -> Iterator[None]:
-    """Seed the global generators, that of the model's GPU included, and restore them afterwards."""
-    device = next(model.parameters()).device
-    with seeded(seed):
-        if device.type != "cuda":
-            yield
-            return
-        with torch.random.fork_rng(devices=[device]):
-            torch.cuda.manual_seed(seed)
-            yield
 
 
 @contextmanager

@@ -254,6 +254,57 @@ def test_balanced_weights_of_yes_and_no():
     assert history.loss[0] == pytest.approx(float((plain.numpy() * weight).sum() / weight.sum()), rel=1e-5)
 
 
+def test_scaled_targets_train_like_standardised_ones_and_answer_in_the_own_unit(tmp_path):
+    """The same losses as with targets standardised by hand; answers and the metric are in the targets' own unit."""
+    inputs = numbers(6)
+    targets = np.stack([150 + 40 * inputs[:, -1, 0], 1e-3 * inputs[:, :, 1].sum(axis=1)], axis=1)  # (96, 2)
+    center, scale = targets[:64].mean(axis=0), targets[:64].std(axis=0)
+    by_hand = (targets - center) / scale
+    setting = {"epochs": 8, "learning_rate": 0.02}
+    model, twin = make(output_size=2), make(output_size=2)
+    history = fit(model, (inputs[:64], targets[:64]), (inputs[64:], targets[64:]), scale_targets=True, **setting)
+    expected = fit(twin, (inputs[:64], by_hand[:64]), (inputs[64:], by_hand[64:]), **setting)
+    np.testing.assert_allclose(history.loss, expected.loss, rtol=1e-4)
+    np.testing.assert_allclose(history.validation_loss, expected.validation_loss, rtol=1e-4)
+    with torch.no_grad():
+        found, plain = model(inputs).numpy(), twin(inputs).numpy()
+    np.testing.assert_allclose((found - center) / scale, plain, atol=1e-3)
+    missed = np.abs(found[64:] - targets[64:]).mean()
+    assert history.validation_metric[history.best_epoch - 1] == pytest.approx(missed, rel=1e-3)
+    assert evaluate(model, (inputs[64:], targets[64:]), train=(inputs[:64], targets[:64])).model[
+        "mae"
+    ] == pytest.approx(missed, rel=1e-3)
+    resumed = make(output_size=2)
+    train = (inputs[:64], targets[:64])
+    fit(resumed, train, (inputs[64:], targets[64:]), scale_targets=True, checkpoint=tmp_path, **setting | {"epochs": 3})
+    fit(resumed, train, (inputs[64:], targets[64:]), scale_targets=True, checkpoint=tmp_path, **setting)
+    assert same(state(resumed), state(model))
+
+
+def test_a_constant_target_is_scaled_by_one_and_no_epoch_leaves_the_model_alone(tmp_path):
+    """Nothing is divided by zero; a refused checkpoint changes no weight."""
+    model = make()
+    fit(model, (numbers(), np.full(96, 70.0)), epochs=40, learning_rate=0.05, scale_targets=True)
+    with torch.no_grad():
+        assert float(model(numbers()).mean()) == pytest.approx(70, abs=0.5)
+    (tmp_path / "training.pt").write_bytes(b"no checkpoint")
+    before = state(model)
+    with pytest.raises(SavedModelError, match="cannot be read"):
+        fit(model, (numbers(), np.full(96, 70.0)), epochs=2, scale_targets=True, checkpoint=tmp_path)
+    assert same(state(model), before)
+
+
+def test_scaled_targets_need_a_regression_with_a_linear_head():
+    """Classes have no scale, and a model without `head` cannot be scaled back."""
+    with pytest.raises(InvalidInputError, match="scale_targets is set, and the task is 'binary'"):
+        fit(make(task="binary"), binary(), epochs=1, scale_targets=True)
+    plain = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 1))
+    with pytest.raises(InvalidInputError, match="whose last step is `head`"):
+        fit(plain, (numbers(), numbers()[:, 0, 0]), task="regression", epochs=1, scale_targets=True)
+    with pytest.raises(InvalidTypeError, match="scale_targets is 1"):
+        fit(make(), (numbers(), numbers()[:, 0, 0]), epochs=1, scale_targets=1)
+
+
 def test_history_is_drawn_and_saved(tmp_path):
     """Its dict is what `plot_training` draws; its provenance is JSON without seconds, which a model saves."""
     model = make(task="binary")
@@ -323,7 +374,7 @@ def test_divergence_stops_with_advice_and_the_last_good_weights():
     with pytest.raises(DivergedError, match="NaN or infinite in epoch 3, batch 2") as caught:
         fit(model, (inputs, targets), epochs=9, batch_size=32, clip_norm=None)
     text = str(caught.value)
-    for advice in ("smaller learning_rate", "try 0.0001", "clip_norm=1.0", "scaling the inputs", "scaling the targets",
+    for advice in ("smaller learning_rate", "try 0.0001", "clip_norm=1.0", "scaling the inputs", "scale_targets=True (the",
                    "holds the weights of epoch 2"):  # fmt: skip
         assert advice in text
     fit(twin, (inputs, targets), epochs=2, batch_size=32, clip_norm=None)
