@@ -32,6 +32,7 @@ def methods(json: JSON = False) -> None:
         "gradient": "torch modules",
         "lstm": "modules with nn.LSTM",
         "attention": "LSTMModel with attention pooling",
+        "retain": "RETAIN",
     }
     adds = {"exact": "adds up exactly", "converges": "adds up in the limit", "none": "does not add up"}
     terminal = console()

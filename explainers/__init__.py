@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from .lrp import LRP
     from .occlusion import Occlusion
     from .rescaling import TemporalSaliencyRescaling
+    from .retain import RetainContributions
     from .shap import GradientSHAP, KernelSHAP
     from .temporal_shapley import TemporalShapley
 
@@ -51,6 +52,7 @@ __all__ = [
     "PlayerExplainer",
     "Players",
     "Problem",
+    "RetainContributions",
     "Saliency",
     "SmoothGrad",
     "TemporalSaliencyRescaling",

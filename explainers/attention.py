@@ -1,7 +1,8 @@
 """Attention weights of a model that pools by attention: where it looked, not what that did.
 
-Source: Bahdanau, Cho & Bengio 2015, "Neural Machine Translation by Jointly Learning to Align and Translate"; on what
-the weights do and do not explain: Jain & Wallace 2019, "Attention is not Explanation".
+Sources: Bahdanau, Cho & Bengio 2015, "Neural Machine Translation by Jointly Learning to Align and Translate"; Luong,
+Pham & Manning 2015, "Effective Approaches to Attention-based Neural Machine Translation"; on what the weights do and do
+not explain: Jain & Wallace 2019, "Attention is not Explanation".
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..models import LSTMModel, ModelError, Predictor
-from ..models.pooling import AttentionPooling
+from ..models.pooling import WeightedPooling
 from .base import Explainer
 from .problem import Contribution, Problem
 
@@ -27,7 +28,7 @@ class Attention(Explainer):
     is shared equally by the timestep's features (resolution "timestep").
 
     Args:
-        model: An `LSTMModel` with pooling "attention".
+        model: An `LSTMModel` with pooling "attention" (additive) or "dot_attention" (dot-product).
         options: `baseline` (for the completeness line only), `output`, `task`, `seed` of `Explainer`.
 
     Raises:
@@ -40,7 +41,7 @@ class Attention(Explainer):
     completeness = "none"
     symmetry = "exact"
     needs = "attention"
-    source = "Bahdanau, Cho & Bengio 2015"
+    source = "Bahdanau, Cho & Bengio 2015; Luong, Pham & Manning 2015"
 
     def __init__(self, model: Any, **options: Any) -> None:
         super().__init__(model, **options)
@@ -59,14 +60,14 @@ class Attention(Explainer):
         return Contribution(shared.expand(-1, -1, problem.features), resolution="timestep")
 
 
-def attention_pooling(predictor: Predictor) -> AttentionPooling:
+def attention_pooling(predictor: Predictor) -> WeightedPooling:
     """Return the pooling of a model that pools by attention.
 
     Raises:
         ModelError: It does not.
     """
     module = predictor.module
-    if isinstance(module, LSTMModel) and isinstance(module.pooling, AttentionPooling):
+    if isinstance(module, LSTMModel) and isinstance(module.pooling, WeightedPooling):
         return module.pooling
     what = (
         f"is an LSTMModel with pooling {module.config.pooling!r}"
@@ -74,13 +75,14 @@ def attention_pooling(predictor: Predictor) -> AttentionPooling:
         else (f"is a {type(module).__name__}")
     )
     raise ModelError(
-        f"attention explains an LSTMModel with pooling='attention', and this model {what}, without weights. "
+        f"attention explains an LSTMModel with pooling='attention' or 'dot_attention', and this model {what}, without "
+        "weights. "
         "Explainers of timesteps that work on it: kernel_shap, occlusion, integrated_gradients, lime."
     )
 
 
 @contextmanager
-def _weights_of(pooling: AttentionPooling) -> Iterator[list[Tensor]]:
+def _weights_of(pooling: WeightedPooling) -> Iterator[list[Tensor]]:
     """Collect the weights (N, T) of each call of the pooling."""
     found: list[Tensor] = []
 

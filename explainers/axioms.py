@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..models import InvalidInputError, LSTMModel
+from ..models.retain import RETAIN
 from .attribution import Attribution
 from .base import Completeness, Explainer
 from .baselines import resolve_baseline
@@ -29,9 +30,11 @@ from .contract import (
     Factory,
     axiom,
     demand,
+    explains_timesteps,
     fitted,
     fitting,
-    needs_attention,
+    needs_of,
+    reading_weight,
     sequences,
     small_model,
 )
@@ -68,12 +71,12 @@ def dummy_player(factory: Factory) -> None:
     """What the model does not read gets nothing: a feature without weights, timesteps after the explained one."""
     blind = small_model(factory)
     with torch.no_grad():
-        blind.get_parameter("lstm.0.weight_ih_l0")[:, -1] = 0
+        reading_weight(blind)[:, -1] = 0
     feature = np.arange(FEATURES) == FEATURES - 1  # (D,)
     for explainer, result in _explained(factory, blind, ("feature", "cell")):
         if result.resolves_features:
             _demand_nothing(explainer, "dummy_player", result, feature[None], "a feature that the model ignores")
-    if needs_attention(factory):  # it has no output of a single timestep
+    if not explains_timesteps(factory):
         return
     later = np.arange(STEPS) >= HALF  # (T,)
     forward = small_model(factory, pooling="none")
@@ -105,7 +108,7 @@ def symmetry(factory: Factory) -> None:
         return
     twins = small_model(factory)
     with torch.no_grad():
-        weight = twins.get_parameter("lstm.0.weight_ih_l0")  # (4H, D)
+        weight = reading_weight(twins)  # (.., D)
         weight[:, 1] = weight[:, 0]
 
     def features_alike(values: Tensor) -> Tensor:
@@ -160,27 +163,37 @@ def _inputs() -> Tensor:
     return sequences()[:1, :STEPS]
 
 
-def _orderless(factory: Factory) -> LSTMModel:
+def _orderless(factory: Factory) -> LSTMModel | RETAIN:
     """Return a model to which the order of timesteps means nothing.
 
     Its cells add up what is written, and nothing is fed back; or, under attention, they forget everything at once.
     """
     model = small_model(factory)
+    if isinstance(model, RETAIN):
+        with torch.no_grad():
+            for network in (model.alpha_network, model.beta_network):
+                units = network.hidden_size
+                network.get_parameter("weight_hh_l0").zero_()
+                update = slice(units, 2 * units)  # gates of a GRU: reset, update, new; shut, it keeps nothing
+                network.get_parameter("weight_ih_l0")[update] = 0
+                network.get_parameter("bias_ih_l0")[update] = -SATURATED
+        return model
+    attends = needs_of(factory) == "attention"
     units = model.config.hidden_sizes[0]
     forget = slice(units, 2 * units)
     with torch.no_grad():
         model.get_parameter("lstm.0.weight_hh_l0").zero_()
         weight, bias = (model.get_parameter(f"lstm.0.{name}_ih_l0") for name in ("weight", "bias"))
         weight[forget] = 0
-        bias[forget] = -SATURATED if needs_attention(factory) else SATURATED
-        if not needs_attention(factory):
+        bias[forget] = -SATURATED if attends else SATURATED
+        if not attends:
             weight[3 * units :] = 0  # the output gate is the same at every timestep
     return model
 
 
 def _explained(
     factory: Factory,
-    model: LSTMModel,
+    model: LSTMModel | RETAIN,
     kinds: Sequence[PlayerKind],
     edit: Callable[[Tensor], Tensor] | None = None,
     **options: Any,
@@ -207,7 +220,7 @@ def _explained(
         yield explainer, explainer.explain(inputs, **options)
 
 
-def _players(factory: Factory, model: LSTMModel, kinds: Sequence[PlayerKind]) -> Iterator[dict[str, Any]]:
+def _players(factory: Factory, model: LSTMModel | RETAIN, kinds: Sequence[PlayerKind]) -> Iterator[dict[str, Any]]:
     """Yield the options that make each kind of player; none for an explainer that knows no players."""
     explainer = factory(model)
     if not hasattr(explainer, "players"):

@@ -26,7 +26,7 @@ from .segments import Segmentation
 
 Completeness = Literal["exact", "converges", "none"]
 Measures = Literal["contribution", "sensitivity"]
-Needs = Literal["function", "gradient", "lstm", "attention"]
+Needs = Literal["function", "gradient", "lstm", "attention", "retain"]
 
 
 class Explainer(ABC):
@@ -55,7 +55,7 @@ class Explainer(ABC):
         measures: "contribution" to the explained number, or "sensitivity": how much a part could matter, or was looked
             at, which need not agree with contributions.
         needs: What it asks of the model: "function" (nothing), "gradient" (a torch module), "lstm" (one with nn.LSTM),
-            "attention" (an `LSTMModel` that pools by attention).
+            "attention" (an `LSTMModel` that pools by attention), "retain" (a `RETAIN`).
     """
 
     name: ClassVar[str]

@@ -29,6 +29,7 @@ from .raw_score import RawScoreExplainer
 REASONS = {
     "max": "each unit's maximum comes from a timestep of its own, which the method has no rule for",
     "attention": "its weights are a product of every hidden state with every other, which the method has no rule for",
+    "dot_attention": "its weights are a product of hidden states with the last one, which the method has no rule for",
 }
 
 

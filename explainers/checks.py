@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..models import GatelensError, InvalidInputError, LSTMConfig, LSTMModel, ModelError
+from ..models import GatelensError, InvalidInputError, ModelError
 from ..models.state import seeded
 from . import axioms  # noqa: F401 - lists its checks
 from .attribution import Attribution
@@ -40,9 +40,10 @@ from .contract import (
     axiom,
     demand,
     demand_same,
+    explains_timesteps,
     fitted,
+    model_class,
     name_of,
-    needs_attention,
     sequences,
     small_config,
     small_model,
@@ -124,7 +125,7 @@ def accepts_targets(factory: Factory) -> None:
         (classes, 2, scores[:, 2]),
         (classes, mixed, scores[rows, mixed]),
     ]
-    if not needs_attention(factory):  # one that pools has no output a timestep
+    if explains_timesteps(factory):
         steps = factory(small_model(factory, output_size=2, task="multiclass", pooling="none"))
         scores = _explained_scores(steps)  # (B, T, 2)
         whole = torch.stack([row[:length].sum(dim=0) for row, length in zip(scores, LENGTHS.tolist(), strict=True)])
@@ -244,9 +245,9 @@ def deterministic_by_seed(factory: Factory) -> None:
 def model_left_untouched(factory: Factory) -> None:
     """Modes, grad flags, parameters, gradients, hooks and global random states are as before, also after an error."""
     for fails_at in (None, 3):  # the third call: after the prediction and its baseline
-        model = _FailingModel(small_config(factory, dropout=0.5), fails_at)
+        model = _failing_model(factory, fails_at)
         model.train()
-        model.lstm.eval()
+        next(model.children()).eval()
         model.head.weight.requires_grad_(False)
         model.head.bias.grad = torch.ones_like(model.head.bias)
         explainer = factory(model)
@@ -280,21 +281,21 @@ def _state(model: nn.Module) -> dict[str, Any]:
     return state
 
 
-class _FailingModel(LSTMModel):
-    """A model that raises when it is called for the n-th time; never with None."""
+def _failing_model(factory: Factory, fails_at: int | None) -> Any:
+    """Return a model that raises when it is called for the n-th time; never with None."""
+    made = model_class(factory)
+    calls = 0
 
-    def __init__(self, config: LSTMConfig, fails_at: int | None) -> None:
-        with seeded(0):
-            super().__init__(config)
-        self._calls = 0
-        self._fails_at = fails_at
-
-    def forward(self, inputs: Any, lengths: Any = None) -> Tensor:
-        """Return scores, or raise."""
-        self._calls += 1
-        if self._calls == self._fails_at:
+    def forward(self: nn.Module, inputs: Any, lengths: Any = None) -> Tensor:
+        nonlocal calls
+        calls += 1
+        if calls == fails_at:
             raise RuntimeError("this model fails on purpose")
-        return super().forward(inputs, lengths)
+        scores: Tensor = made.forward(self, inputs, lengths)
+        return scores
+
+    with seeded(0):
+        return type("FailingModel", (made,), {"forward": forward})(small_config(factory, dropout=0.5))
 
 
 def _outside(values: Any, lengths: Tensor) -> float:

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..models import GatelensError, LSTMConfig, LSTMModel
+from ..models.retain import RETAIN, RETAINConfig
 from ..models.state import seeded
 from .base import Explainer
 
@@ -73,9 +74,14 @@ def name_of(factory: Any) -> str:
     return str(getattr(made, "name", getattr(made, "__name__", made)))
 
 
-def needs_attention(factory: Any) -> bool:
-    """Whether an explainer works on models that pool by attention only."""
-    return getattr(_made_by(factory), "needs", "") == "attention"
+def needs_of(factory: Any) -> str:
+    """Return what an explainer asks of the model (see `Explainer.needs`)."""
+    return getattr(_made_by(factory), "needs", "")
+
+
+def explains_timesteps(factory: Any) -> bool:
+    """Whether an explainer works on models with one output a timestep: not on those that weigh timesteps."""
+    return needs_of(factory) not in ("attention", "retain")
 
 
 def _made_by(factory: Any) -> Any:
@@ -84,7 +90,7 @@ def _made_by(factory: Any) -> Any:
     return factory
 
 
-def fitted(factory: Factory, model: LSTMModel, inputs: Tensor) -> Explainer:
+def fitted(factory: Factory, model: nn.Module, inputs: Tensor) -> Explainer:
     """Return the explainer, its background set, where it was given one, with as many timesteps as inputs."""
     explainer = factory(model)
     if explainer.background is None:
@@ -103,17 +109,31 @@ def fitting(background: Any, inputs: Tensor) -> Tensor:
 # -- what it is asked to explain -------------------------------------------------------------------------------------
 
 
-def small_config(factory: Factory, **changes: Any) -> LSTMConfig:
+def small_config(factory: Factory, **changes: Any) -> LSTMConfig | RETAINConfig:
     """Return the configuration of a model that has what the explainer needs."""
-    pooling = {"pooling": "attention"} if needs_attention(factory) else {}
     # one output of a task with probabilities, for an explainer that is told to explain these
-    return LSTMConfig(**{"input_size": FEATURES, "hidden_sizes": (5,), "task": "binary", **pooling, **changes})
+    options = {"input_size": FEATURES, "task": "binary", **changes}
+    if needs_of(factory) == "retain":
+        options.pop("bidirectional", None)  # it always reads from the end
+        return RETAINConfig(**{"embedding_dim": 5, "alpha_size": 4, "beta_size": 4, **options})
+    pooling = {"pooling": "attention"} if needs_of(factory) == "attention" else {}
+    return LSTMConfig(**{"hidden_sizes": (5,), **pooling, **options})
 
 
-def small_model(factory: Factory, **changes: Any) -> LSTMModel:
+def model_class(factory: Factory) -> type[Any]:
+    """Return the class of `small_config`'s model."""
+    return RETAIN if needs_of(factory) == "retain" else LSTMModel
+
+
+def reading_weight(model: LSTMModel | RETAIN) -> Tensor:
+    """Return the weight that reads the features, (.., D)."""
+    return model.get_parameter("embedding.weight" if isinstance(model, RETAIN) else "lstm.0.weight_ih_l0")
+
+
+def small_model(factory: Factory, **changes: Any) -> LSTMModel | RETAIN:
     """Return a seeded model that has what the explainer needs, its weights so large that its outputs move."""
     with seeded(0):
-        model = LSTMModel(small_config(factory, **changes))
+        model: LSTMModel | RETAIN = model_class(factory)(small_config(factory, **changes))
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(2)

@@ -24,7 +24,7 @@ from ..models.activations import ACTIVATIONS
 from ..models.differences import COMPILED_SMALL, Side, difference_factors, difference_slope
 from ..models.kernels import walk_linearly_
 from ..models.opened import OpenedRun, open_run, pre_activations, scores_of
-from ..models.pooling import AttentionPooling
+from ..models.pooling import AttentionPooling, DotAttentionPooling, WeightedPooling
 from ..models.rebuild import Run
 from .opened import OpenedExplainer, Part
 from .problem import Problem
@@ -125,33 +125,52 @@ def _through_softmax(x: Tensor, base_x: Tensor, multiplier: Tensor, valid: Tenso
 def _through_pooling(run: OpenedRun, base: OpenedRun, pooled: Tensor, places: tuple[Tensor, Tensor] | None) -> Tensor:
     """Return the multipliers of the top hidden states, (b, T, F), from those of what the head reads, (b or N, F)."""
     hidden, base_hidden, valid = run.hidden, base.hidden.expand_as(run.hidden), run.valid
-    rows = torch.arange(len(hidden))
     found = torch.zeros_like(hidden)
     pooling = run.model.config.pooling
     if pooling == "none":
         assert places is not None
         found[places] = pooled
     elif pooling == "last":
-        width = run.model.config.hidden_sizes[-1]
-        found[rows, run.lengths - 1, :width] = pooled[:, :width]
-        found[:, 0, width:] += pooled[:, width:]
+        _add_at_last(found, run, pooled)
     elif pooling == "mean":
         found = (pooled / run.lengths.to(pooled)[:, None])[:, None] * valid[..., None]
     elif pooling == "max":
         _add_through_max(found, hidden, base_hidden, pooled, valid)
     else:
-        module = run.model.pooling
-        assert isinstance(module, AttentionPooling)
-        inner, base_inner = (torch.addmm(module.key.bias, one.flatten(0, 1), module.key.weight.T).view_as(one)
-                             for one in (hidden, base_hidden))  # fmt: skip
-        shown, base_shown = inner.tanh(), base_inner.tanh()
-        weights, base_weights = module.weights(hidden, valid), module.weights(base_hidden, valid)
-        to_weights = ((hidden + base_hidden) / 2 @ pooled[..., None]).squeeze(2)  # (b, T)
-        to_energy = _through_softmax(shown @ module.query, base_shown @ module.query, to_weights, valid)
-        slope = difference_slope(ACTIVATIONS["tanh"], inner, shown, base_inner, base_shown, SMALL[inner.dtype])
-        to_inner = to_energy[..., None] * module.query * slope
-        found = ((weights + base_weights) / 2)[..., None] * pooled[:, None] + to_inner @ module.key.weight
+        _add_through_weights(found, run, base, pooled)
     return found * valid[..., None]
+
+
+def _add_at_last(found: Tensor, run: OpenedRun, multiplier: Tensor) -> None:
+    """Add multipliers (b, F) of the final state of each direction, in place."""
+    width = run.model.config.hidden_sizes[-1]
+    found[torch.arange(len(found)), run.lengths - 1, :width] += multiplier[:, :width]
+    found[:, 0, width:] += multiplier[:, width:]
+
+
+def _add_through_weights(found: Tensor, run: OpenedRun, base: OpenedRun, pooled: Tensor) -> None:
+    """Add the multipliers of a mean weighted by attention, in place: weights times states, and what makes weights."""
+    hidden, base_hidden, valid = run.hidden, base.hidden.expand_as(run.hidden), run.valid
+    module = run.model.pooling
+    assert isinstance(module, WeightedPooling)
+    weights, base_weights = module.weights(hidden, valid), module.weights(base_hidden, valid)
+    middle = (hidden + base_hidden) / 2
+    to_weights = (middle @ pooled[..., None]).squeeze(2)  # (b, T)
+    found += ((weights + base_weights) / 2)[..., None] * pooled[:, None]
+    if isinstance(module, DotAttentionPooling):
+        energy, base_energy = module.energies(hidden, valid), module.energies(base_hidden, valid)
+        to_energy = _through_softmax(energy, base_energy, to_weights, valid)
+        query = (module.last(hidden, valid) + module.last(base_hidden, valid)) / 2  # (b, F)
+        found += to_energy[..., None] * query[:, None]
+        _add_at_last(found, run, (to_energy[:, None] @ middle).squeeze(1))
+        return
+    assert isinstance(module, AttentionPooling)
+    inner, base_inner = (torch.addmm(module.key.bias, one.flatten(0, 1), module.key.weight.T).view_as(one)
+                         for one in (hidden, base_hidden))  # fmt: skip
+    shown, base_shown = inner.tanh(), base_inner.tanh()
+    to_energy = _through_softmax(shown @ module.query, base_shown @ module.query, to_weights, valid)
+    slope = difference_slope(ACTIVATIONS["tanh"], inner, shown, base_inner, base_shown, SMALL[inner.dtype])
+    found += (to_energy[..., None] * module.query * slope) @ module.key.weight
 
 
 def _add_through_max(found: Tensor, hidden: Tensor, base_hidden: Tensor, pooled: Tensor, valid: Tensor) -> None:

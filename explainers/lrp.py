@@ -26,7 +26,7 @@ from ..models import InvalidInputError
 from ..models.errors import nearest_name
 from ..models.kernels import previous_cells, walk_linearly_
 from ..models.opened import OpenedRun
-from ..models.pooling import AttentionPooling
+from ..models.pooling import WeightedPooling
 from ..models.rebuild import Run, entered_states
 from .base import Completeness
 from .opened import Part, summed
@@ -43,7 +43,7 @@ class LRP(RawScoreExplainer):
     diagnostic: sum of attributions + diagnostic = score.
 
     Through poolings: the mean is a linear layer; the maximum gives all to its winner; attention's weights are gates, so
-    timesteps get their part of the weighted sum, and keys and query nothing.
+    timesteps get their part of the weighted sum, and keys and query (also where it is a state) nothing.
 
     Args:
         model: `LSTMModel`, or a module that `from_torch` can rewrite as one.
@@ -143,7 +143,7 @@ class LRP(RawScoreExplainer):
         else:
             length = run.lengths.to(hidden)[:, None, None]
             weights = valid / length[..., 0]  # (b, T)
-            if isinstance(pooling, AttentionPooling):
+            if isinstance(pooling, WeightedPooling):
                 weights = pooling.weights(hidden, valid)
             ratio = self._ratio(pooled * own + added, pooled + self._slack(pooled))[:, None]  # (b, 1, F)
             multiplier = weights[..., None] * ratio

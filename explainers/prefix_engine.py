@@ -260,12 +260,16 @@ def are_stretches(labels: NDArray[np.int64]) -> bool:
 
 
 def shares_prefixes(game: Game) -> bool:
-    """Whether the engine can play a game and saves work: a plain, forward `LSTMModel`, and players that begin later."""
+    """Whether the engine can play a game and saves work: a plain, forward `LSTMModel`, and players that begin later.
+
+    Elsewhere each coalition is a pass of the model, which is as exact.
+    """
     model = game.problem.predictor.model
     labels = game.players.labels
     return (
         is_plain(model)  # a subclass, or a hook, may compute something else
         and not model.config.bidirectional
+        and model.config.pooling != "dot_attention"  # the last state weighs all: nothing can be accumulated before it
         and all(type(part) in (nn.LSTM, ActivationLSTM) for part in model.lstm)
         and game.problem.predictor.dtype in (torch.float32, torch.float64)
         and not torch.is_autocast_enabled(game.problem.predictor.device.type)

@@ -12,9 +12,10 @@ from ..models import GatelensError, InvalidInputError, InvalidTypeError, Predict
 from ..models.config import Task
 from ..models.errors import nearest_name
 from ..models.opened import is_plain
-from ..models.pooling import AttentionPooling
+from ..models.pooling import WeightedPooling
 from ..models.predictor import Output
 from ..models.recorder import lstm_modules
+from ..models.retain import RETAIN
 from ..models.state import kept_buffers, seeded
 from .attribution import Attribution
 from .base import Completeness, Explainer, Needs, as_predictor, unpacked
@@ -39,6 +40,7 @@ BUILT_IN = {
     "smooth_grad": "captum:SmoothGrad",
     "occlusion": "occlusion:Occlusion",
     "attention": "attention:Attention",
+    "retain": "retain:RetainContributions",
     "temporal_saliency_rescaling": "rescaling:TemporalSaliencyRescaling",
 }
 
@@ -131,7 +133,9 @@ def _works_on(explainer: type[Explainer], predictor: Predictor) -> bool:
     if issubclass(explainer, OpenedExplainer):  # whether a module can be rewritten is seen by doing it
         return module is not None and is_plain(module)
     if explainer.needs == "attention":
-        return isinstance(getattr(module, "pooling", None), AttentionPooling)
+        return isinstance(getattr(module, "pooling", None), WeightedPooling)
+    if explainer.needs == "retain":
+        return isinstance(module, RETAIN)
     return module is not None and (explainer.needs == "gradient" or bool(lstm_modules(module)))
 
 

@@ -85,6 +85,9 @@ def pool(config: LSTMConfig, weights: Mapping[str, Tensor], hidden: Tensor, leng
             rows.append(valid.mean(dim=0))
         elif config.pooling == "max":
             rows.append(valid.amax(dim=0))
+        elif config.pooling == "dot_attention":  # e_t = h_t . q, q the final state of each direction
+            query = torch.cat([valid[-1, :width], valid[0, width:]])  # (F,)
+            rows.append(torch.softmax(valid @ query, dim=0) @ valid)
         else:  # e_t = v . tanh(W h_t + b), alpha = softmax(e)
             keys = torch.tanh(valid @ weights["pooling.key.weight"].T + weights["pooling.key.bias"])  # (L, F)
             energy = keys @ weights["pooling.query"]  # (L,)

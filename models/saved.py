@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -16,28 +16,41 @@ from .data_spec import DataSpec
 from .errors import GatelensError, InvalidInputError, InvalidTypeError, SavedModelError
 from .files import replacing_folder
 from .lstm import LSTMModel
-from .sequence_model import SequenceModel
+from .retain import RETAIN, RETAINConfig
+from .sequence_model import ModelConfig, SequenceModel
 from .weight_files import open_safetensors, weight_fault
 
-FORMAT = "gatelens.LSTMModel"
+FORMATS: dict[str, type[LSTMConfig | RETAINConfig]] = {  # a closed list: no class is looked up by its name
+    "gatelens.LSTMModel": LSTMConfig,
+    "gatelens.RETAIN": RETAINConfig,
+}
 FORMAT_VERSION = 1
 MAX_JSON_BYTES = 16 * 2**20
 
 CONFIG_FILE, WEIGHTS_FILE, DATA_FILE = "config.json", "weights.safetensors", "data.json"
 
+Saveable = LSTMModel | RETAIN
+_SIZES = ("hidden_sizes", "input_size", "vocab_size", "embedding_dim", "alpha_size", "beta_size", "output_size")
+_Saveable = TypeVar("_Saveable", bound=Saveable)
 
-def save(model: LSTMModel, folder: str | Path) -> Path:
+
+def save(model: Saveable, folder: str | Path) -> Path:
     """Write `model` to `folder`: whole or not at all; an older saved model there is replaced.
 
     Returns:
         The folder.
 
     Raises:
+        InvalidTypeError: It is no model that `load` reads.
         InvalidInputError: The folder cannot be written, holds something else, a weight is not finite, or the data
             description does not fit the model.
     """
     from safetensors.torch import save_file
 
+    if not isinstance(model, (LSTMModel, RETAIN)):
+        raise InvalidTypeError(
+            f"model is a {type(model).__name__}; expected an LSTMModel or a RETAIN, which load reads."
+        )
     folder = Path(folder)
     if folder.resolve() == Path.cwd():
         raise InvalidInputError("the model cannot replace the folder you are in; name a folder, e.g. 'my_model'.")
@@ -55,7 +68,8 @@ def save(model: LSTMModel, folder: str | Path) -> Path:
     for name, value in weights.items():
         if not torch.isfinite(value).all():
             raise InvalidInputError(f"the weight {name} holds NaN or infinite values; a diverged model is not saved.")
-    config = {"format": FORMAT, "format_version": FORMAT_VERSION, "model": model.config.to_dict()}
+    form = next(form for form, kind in FORMATS.items() if isinstance(model.config, kind))
+    config = {"format": form, "format_version": FORMAT_VERSION, "model": model.config.to_dict()}
     data = (model.data or DataSpec()).to_dict()
     with replacing_folder(folder) as beside:
         (beside / CONFIG_FILE).write_text(_dump(config), encoding="utf-8")
@@ -64,10 +78,10 @@ def save(model: LSTMModel, folder: str | Path) -> Path:
     return folder
 
 
-def check_is_as_configured(model: LSTMModel) -> None:
+def check_is_as_configured(model: Saveable) -> None:
     """Refuse a model whose weights are not those its config describes (pruned, parametrized, of mixed types)."""
     with torch.device("meta"):
-        expected = {name: tuple(value.shape) for name, value in LSTMModel(model.config).state_dict().items()}
+        expected = {name: tuple(value.shape) for name, value in _made(model.config).state_dict().items()}
     found = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     if found != expected:
         odd = sorted(name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name))
@@ -82,8 +96,12 @@ def check_is_as_configured(model: LSTMModel) -> None:
         )
 
 
-def load(folder: str | Path) -> LSTMModel:
-    """Read a saved model; it comes back in eval mode, on the CPU.
+def _made(config: LSTMConfig | RETAINConfig, data: DataSpec | None = None) -> Saveable:
+    return LSTMModel(config, data) if isinstance(config, LSTMConfig) else RETAIN(config, data)
+
+
+def load(folder: str | Path) -> Saveable:
+    """Read a saved model, `LSTMModel` or `RETAIN`; it comes back in eval mode, on the CPU.
 
     Raises:
         SavedModelError: A file is missing, damaged, of a newer format, or the weights do not fit the config.
@@ -107,22 +125,23 @@ def load(folder: str | Path) -> LSTMModel:
         raise SavedModelError(f"{folder / DATA_FILE}: {error}") from None
     try:
         with torch.device("meta"):  # no memory for a config's claims before the weights have borne them out
-            model = LSTMModel(config, data)
+            model = _made(config, data)
     except (RuntimeError, OverflowError, TypeError):
+        sizes = ", ".join(f"{name}={getattr(config, name)}" for name in _SIZES if getattr(config, name, None))
         raise SavedModelError(
-            f"{folder / CONFIG_FILE} describes a model too large for any machine (hidden_sizes={config.hidden_sizes}, "
-            f"reading {config.layer_input_sizes[0]}); the file is damaged."
+            f"{folder / CONFIG_FILE} describes a model too large for any machine ({sizes}); the file is damaged."
         ) from None
     return with_weights(model, _read_weights(folder / WEIGHTS_FILE, model.state_dict()))
 
 
-def with_weights(model: LSTMModel, weights: Mapping[str, Tensor]) -> LSTMModel:
+def with_weights(model: _Saveable, weights: Mapping[str, Tensor]) -> _Saveable:
     """Return a model made on the meta device with these very tensors as its parameters, in eval mode."""
     model.load_state_dict(weights, assign=True)
     for module in model.modules():
-        if isinstance(module, nn.LSTM):
+        if isinstance(module, nn.RNNBase):
             module.flatten_parameters()
-    return model.eval()
+    model.eval()
+    return model
 
 
 def model_hash(model: nn.Module) -> str:
@@ -166,10 +185,11 @@ def parse_json_object(content: bytes, where: str) -> dict[str, Any]:
     return values
 
 
-def _read_config(path: Path) -> LSTMConfig:
+def _read_config(path: Path) -> LSTMConfig | RETAINConfig:
     values = read_json_object(path)
-    if values.get("format") != FORMAT:
-        raise SavedModelError(f"{path} has format {values.get('format')!r}; expected {FORMAT!r}.")
+    form = values.get("format")
+    if not isinstance(form, str) or form not in FORMATS:
+        raise SavedModelError(f"{path} has format {form!r}; expected {' or '.join(map(repr, FORMATS))}.")
     version = values.get("format_version")
     if not isinstance(version, int) or isinstance(version, bool) or version < 1:
         raise SavedModelError(f"{path} has format_version {version!r}; expected a whole number.")
@@ -179,14 +199,14 @@ def _read_config(path: Path) -> LSTMConfig:
         )
     model = values.get("model")
     if not isinstance(model, dict):
-        raise SavedModelError(f"{path} has no object 'model' with the LSTM's configuration.")
+        raise SavedModelError(f"{path} has no object 'model' with the model's configuration.")
     try:
-        return LSTMConfig.from_dict(model)
+        return FORMATS[form].from_dict(model)
     except GatelensError as error:
         raise SavedModelError(f"{path}: {error}") from None
 
 
-def _check_data_fits(config: LSTMConfig, data: DataSpec) -> None:
+def _check_data_fits(config: ModelConfig, data: DataSpec) -> None:
     said = "the data description names"
     if data.features and config.reads_tokens:
         raise InvalidInputError(f"{said} features; the model reads token ids.")

@@ -22,7 +22,7 @@ from .state_dicts import ANY_MODULE, Adopted, adopt
 from .torch_modules import match_pooling
 from .weight_files import printable, read_weight_file
 
-_POOLINGS: tuple[Pooling, ...] = ("last", "mean", "max", "none")
+_POOLINGS: tuple[Pooling, ...] = ("last", "mean", "max", "dot_attention", "none")
 
 
 def from_torch(source: Any, *, pooling: Pooling | None = None, task: Task | None = None) -> LSTMModel:

@@ -11,6 +11,7 @@ from torch import nn
 from ..models import DataSpec, KerasModel, LSTMModel, Predictor, SequenceModel
 from ..models.keras_model import KerasConfig
 from ..models.recorder import lstm_modules
+from ..models.retain import RETAIN
 from ..models.sequence_model import ModelConfig
 from .wording import joined, number
 
@@ -108,6 +109,9 @@ def _kind(predictor: Predictor) -> str:
         )
         steps = ", one output a timestep" if per_timestep(module.config) else ""
         return f"Keras model with {layers}{steps}, {_ending(module)}"
+    if isinstance(module, RETAIN):
+        sizes = f"{module.config.alpha_size} and {module.config.beta_size}"
+        return f"RETAIN, two {module.config.cell.upper()}s of {sizes} units that read backwards, {_ending(module)}"
     if not isinstance(module, LSTMModel):
         kinds = joined(
             sorted({f"nn.{'LSTM' if isinstance(part, nn.LSTM) else 'LSTMCell'}" for part in lstms}) or ["LSTM"]
@@ -121,7 +125,8 @@ def _kind(predictor: Predictor) -> str:
         parts.append("bidirectional")
     if config.activation != "tanh":
         parts.append(f"{config.activation} activation")
-    parts.append("one output a timestep" if config.pooling == "none" else f"{config.pooling} pooling")
+    words = {"none": "one output a timestep", "dot_attention": "dot-product attention pooling"}
+    parts.append(words.get(config.pooling, f"{config.pooling} pooling"))
     parts.append(_ending(module))
     return ", ".join(parts)
 

@@ -156,7 +156,12 @@ def test_a_plain_torch_module_is_adopted(kind):
 
 
 @pytest.mark.parametrize(
-    ("pooling", "reason"), [("max", "a timestep of its own"), ("attention", "every hidden state with every other")]
+    ("pooling", "reason"),
+    [
+        ("max", "a timestep of its own"),
+        ("attention", "every hidden state with every other"),
+        ("dot_attention", "hidden states with the last one"),
+    ],
 )
 def test_poolings_without_a_rule_are_refused(pooling, reason):
     """Maximum and attention are refused when the explainer is made, with the reason and who takes them."""

@@ -52,7 +52,11 @@ def test_round_trip(config):
         ({"output_size": 0}, InvalidInputError, "output_size is 0"),
         ({"task": "classification"}, InvalidInputError, "task is 'classification'; known: regression, binary, multic"),
         ({"task": "regresion"}, InvalidInputError, "Did you mean 'regression'"),
-        ({"pooling": "avg"}, InvalidInputError, "pooling is 'avg'; known: last, mean, max, attention, none"),
+        (
+            {"pooling": "avg"},
+            InvalidInputError,
+            "pooling is 'avg'; known: last, mean, max, attention, dot_attention, none",
+        ),
         ({"pooling": None}, InvalidInputError, "pooling is None"),
         ({"activation": "gelu"}, InvalidInputError, "activation is 'gelu'; known: tanh, relu"),
         ({"bidirectional": "yes"}, InvalidTypeError, "bidirectional is 'yes'; expected True or False"),

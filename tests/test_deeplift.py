@@ -15,7 +15,7 @@ from gatelens.models.activations import ACTIVATIONS
 from gatelens.models.differences import difference_slope
 from helpers.lstm_loop import make_lstm, random
 
-POOLINGS = ("last", "mean", "max", "attention", "none")
+POOLINGS = ("last", "mean", "max", "attention", "dot_attention", "none")
 
 
 def make_model(seed=0, dtype=torch.float64, strength=2.0, **options):

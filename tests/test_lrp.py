@@ -9,7 +9,7 @@ from gatelens.models import InvalidInputError, LSTMConfig, LSTMModel, ModelError
 from helpers.explained import LENGTHS, Foreign, ForeignWithLengths, lstm, sequences, token_ids
 from helpers.unit_loop import head_of, run_passes
 
-POOLINGS = ("last", "mean", "max", "attention", "none")
+POOLINGS = ("last", "mean", "max", "attention", "dot_attention", "none")
 
 
 class Oracle:
@@ -64,6 +64,9 @@ class Oracle:
             pooling = self.model.pooling
             key, bias, query = (part.detach().numpy() for part in (pooling.key.weight, pooling.key.bias, pooling.query))
             energy = np.array([query @ np.tanh(key @ h + bias) for h in top])
+            weights = np.exp(energy) / np.exp(energy).sum()
+        elif kind == "dot_attention":
+            energy = top @ np.concatenate([top[-1, :width], top[0, width:]])
             weights = np.exp(energy) / np.exp(energy).sum()
         pooled = weights @ top
 

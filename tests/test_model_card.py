@@ -34,6 +34,7 @@ def test_card_of_the_glucose_model() -> None:
         (LSTMConfig(input_size=2, hidden_sizes=(8, 4), bidirectional=True), "2 layers of 8 and 4 units, bidirectional"),
         (LSTMConfig(input_size=2, activation="relu", pooling="none"), "relu activation, one output a timestep"),
         (LSTMConfig(vocab_size=5, embedding_dim=2, pooling="attention"), "attention pooling, regression, 1 output"),
+        (LSTMConfig(input_size=2, pooling="dot_attention"), "dot-product attention pooling, regression, 1 output"),
     ],
 )
 def test_kind(config: LSTMConfig, words: str) -> None:

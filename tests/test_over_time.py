@@ -85,7 +85,7 @@ ALL = [
     (name, output)
     for name in BUILT_IN
     for output in ("logit", "probability")
-    if name != "attention" and not (name in RAW_SCORES and output == "probability")
+    if name not in ("attention", "retain") and not (name in RAW_SCORES and output == "probability")
 ]
 OPTIONS = {"lime": {"samples": 100}, "saliency": {"absolute": False}, "gradient_shap": {"samples": 20}}
 LINEAR = [pair for pair in ALL if pair[0] != "temporal_saliency_rescaling"]  # in the explained number

@@ -9,7 +9,14 @@ from hypothesis import strategies as st
 
 from gatelens.models import LSTMConfig
 from gatelens.models.equations import pool
-from gatelens.models.pooling import AttentionPooling, LastPooling, MaxPooling, MeanPooling, make_pooling
+from gatelens.models.pooling import (
+    AttentionPooling,
+    DotAttentionPooling,
+    LastPooling,
+    MaxPooling,
+    MeanPooling,
+    make_pooling,
+)
 
 HIDDEN = torch.tensor([[[1.0, -2.0], [3.0, -4.0], [9.0, 9.0]], [[5.0, 6.0], [0.0, 0.0], [0.0, 0.0]]])
 VALID = torch.tensor([[True, True, False], [True, False, False]])
@@ -42,8 +49,25 @@ def test_attention_weights_by_hand():
     assert weights[1].tolist() == [1.0, 0.0, 0.0]
 
 
+@pytest.mark.parametrize(("width", "query"), [(2, [3.0, -4.0]), (1, [3.0, -2.0])])
+def test_dot_attention_weights_by_hand(width, query):
+    """Weights are softmax(h . q) over valid timesteps, q the forward states' last and the reverse states' first."""
+    pooling = DotAttentionPooling(width)
+    weights = pooling.weights(HIDDEN / 4, VALID)
+    energy = [(h[0] * query[0] + h[1] * query[1]) / 16 for h in ((1.0, -2.0), (3.0, -4.0))]
+    share = 1 / (1 + math.exp(energy[1] - energy[0]))
+    assert weights[0].tolist() == pytest.approx([share, 1 - share, 0.0], abs=1e-6)
+    assert weights[1].tolist() == [1.0, 0.0, 0.0]
+    assert pooling(HIDDEN / 4, VALID)[0].tolist() == pytest.approx([(3 - 2 * share) / 4, (2 * share - 4) / 4], abs=1e-6)
+
+
+def test_dot_attention_has_no_weights():
+    """It adds no parameter: the state of a model with it is that of one with pooling "last"."""
+    assert list(make_pooling("dot_attention", 3, 3).state_dict()) == []
+
+
 @given(
-    st.sampled_from(["last", "mean", "max", "attention"]),
+    st.sampled_from(["last", "mean", "max", "attention", "dot_attention"]),
     st.lists(st.integers(1, 5), min_size=1, max_size=4),
     st.booleans(),
     st.integers(0, 1000),

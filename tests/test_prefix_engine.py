@@ -280,6 +280,7 @@ def test_which_games_share_prefixes():
     assert shares_prefixes(game(lstm(), inputs, holds_last=True))
     assert not shares_prefixes(game(lstm(), inputs, players="feature"))
     assert not shares_prefixes(game(lstm(bidirectional=True), inputs))
+    assert not shares_prefixes(game(lstm(pooling="dot_attention"), inputs))
     assert not shares_prefixes(game(Doubled(lstm().config), inputs))
     assert not shares_prefixes(game(lstm().bfloat16(), inputs.bfloat16()))
     hooked = lstm()

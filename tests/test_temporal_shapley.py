@@ -14,7 +14,7 @@ from gatelens.explainers.temporal_game import TemporalGame, shapley_values
 from gatelens.models import InvalidInputError
 from helpers.explained import LENGTHS, Foreign, Linear, linear_function, lstm, sequences, token_ids
 
-POOLINGS = ["last", "mean", "max", "attention"]
+POOLINGS = ["last", "mean", "max", "attention", "dot_attention"]
 
 
 def by_orders(value, count):
@@ -86,8 +86,9 @@ def test_timesteps_equal_the_mean_over_all_orders(layers, pooling, double):
     tolerance = 1e-10 if double else 1e-5 * np.abs(expected).max()
     np.testing.assert_allclose(result.timesteps[0], expected, rtol=0, atol=tolerance)
     assert result.std_error is None
-    for name, number in (("players", 7), ("coalitions", 128), ("exhaustive", 1), ("prefix_shared", 1)):
+    for name, number in (("players", 7), ("coalitions", 128), ("exhaustive", 1)):
         assert result.diagnostic(name) == [number]
+    assert result.diagnostic("prefix_shared") == [pooling != "dot_attention"]  # whose weights the last state makes
 
 
 @pytest.mark.parametrize("pooling", [*POOLINGS, "none"])

@@ -16,7 +16,7 @@ from gatelens.models.torch_files import from_torch
 from helpers.draws import cases, make_inputs, make_model
 from helpers.torch_nets import Cells, Net, NetWithLengths, Tower, floats, ids
 
-POOLINGS = ("last", "mean", "max", "none")
+POOLINGS = ("last", "mean", "max", "dot_attention", "none")
 
 
 def adopted(model: LSTMModel) -> dict:
@@ -131,7 +131,7 @@ def test_weights_that_tell_no_difference():
     with torch.no_grad():
         for parameter in net.encoder.parameters():
             parameter.zero_()
-    assert "pooling mean and max would agree as well" in told(from_torch(net))
+    assert "pooling mean and max and dot_attention would agree as well" in told(from_torch(net))
     assert from_torch(net, pooling="max").config.pooling == "max"
 
 

@@ -48,7 +48,7 @@ def changed(compute, **options) -> Changed:
 def test_a_module_that_computes_something_else(compute):
     """A relu at the end, scaled or reversed inputs, another timestep, a sum, an initial state: no pooling agrees."""
     with pytest.raises(
-        ModelError, match=r"^Changed: it computes something else.*\(last, mean, max, none.*explain\(mod"
+        ModelError, match=r"^Changed: it computes something else.*\(last, mean, max, dot_attention, none.*explain\(mod"
     ):
         from_torch(changed(compute))
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gatelens.models import LSTMConfig, LSTMModel
 
-POOLINGS = ("last", "mean", "max", "attention", "none")
+POOLINGS = ("last", "mean", "max", "attention", "dot_attention", "none")
 
 
 class Case(NamedTuple):

@@ -13,7 +13,7 @@ class Net(nn.Module):
     """(Embedding ->) `nn.LSTM` -> pooling -> `nn.Linear`.
 
     Args:
-        pooling: "last" (h_n), "step" (output[:, -1]), "mean", "max" or "none".
+        pooling: "last" (h_n), "step" (output[:, -1]), "mean", "max", "dot_attention" (asked by h_n) or "none".
         outputs: K.
         ending: What is done with the scores.
         tokens: V of an embedding; None: inputs are floats (B, T, 3).
@@ -44,14 +44,18 @@ class Net(nn.Module):
         """Return what the pooling says, in the layout of the `nn.LSTM`."""
         hidden, (final, _) = self.encoder(inputs if self.words is None else self.words(inputs))
         time = 1 if self.encoder.batch_first else 0
+        state = torch.cat([final[-2], final[-1]], dim=1) if self.encoder.bidirectional else final[-1]  # (B, F)
         if self.pooling == "last":
-            pooled = torch.cat([final[-2], final[-1]], dim=1) if self.encoder.bidirectional else final[-1]
+            pooled = state
         elif self.pooling == "step":
             pooled = hidden.select(time, -1)
         elif self.pooling == "mean":
             pooled = hidden.mean(time)
         elif self.pooling == "max":
             pooled = hidden.amax(time)
+        elif self.pooling == "dot_attention":
+            energy = (hidden * state.unsqueeze(time)).sum(dim=2, keepdim=True)
+            pooled = (energy.softmax(time) * hidden).sum(time)
         else:
             pooled = hidden
         scores = self.classifier(pooled)
