@@ -115,9 +115,10 @@ gatelens.Panels = class {
   // Labels left of a panel, each at a share of its height from the top.
   rowLabels(name, labels) {
     document.querySelector(`[data-panel="${name}"] .rows`).replaceChildren(
-      ...labels.map(([share, text]) => {
+      ...labels.map(([share, text, whole = text]) => {
         const label = document.createElement("span");
-        label.textContent = label.title = text;
+        label.textContent = text;
+        label.title = whole;
         label.style.top = `${100 * share}%`;
         return label;
       }),
@@ -135,7 +136,8 @@ gatelens.Panels = class {
     const height = this.views.get(name).model.height;
     const every = Math.ceil(rows / Math.max(1, Math.floor(height / 14)));
     const shown = Array.from({ length: Math.ceil(rows / every) }, (_, place) => place * every);
-    this.rowLabels(name, shown.map((row) => [(row + 0.5) / rows, labels[row]]));
+    const short = gatelens.shortNames(labels);
+    this.rowLabels(name, shown.map((row) => [(row + 0.5) / rows, short[row], labels[row]]));
   }
 
   // The row of a map at a height of the window, or -1.

@@ -46,6 +46,16 @@ gatelens.tick = function (value, options) {
 
 gatelens.short = (text, most = 12) => (text.length > most ? `${text.slice(0, most - 1)}\u2026` : text);
 
+// Short names of one list; those that begin alike keep their end, which tells them apart.
+gatelens.shortNames = function (texts, most = 12) {
+  const taken = texts.map((text) => gatelens.short(text, most));
+  const alike = new Set(taken.filter((text, place) => taken.indexOf(text) !== place));
+  const half = Math.floor(most / 2);
+  return texts.map((text, place) =>
+    alike.has(taken[place]) && text.length > most ? `${text.slice(0, most - half - 1)}\u2026${text.slice(-half)}` : taken[place],
+  );
+};
+
 gatelens.featureName = function (sample, row) {
   const { name, unit } = sample.features[row];
   return unit ? `${name} (${unit})` : name;

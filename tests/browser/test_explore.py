@@ -434,6 +434,23 @@ def test_dots_only_where_they_stand_apart(browser: Any, large_page: Path) -> Non
         page.close()
 
 
+def test_names_that_begin_alike_are_told_apart(browser: Any, tmp_path: Path) -> None:
+    """Beside a map, long names that differ at their end are shortened in the middle; the whole name is the title."""
+    names = [f"heart rate of the patient, lead {number}" for number in range(4)] + ["weight in kilograms"]
+    values = np.random.default_rng(0).normal(size=(10, 5))
+    path = Report(made_attribution(values, features=tuple(names))).save(tmp_path / "report.html")
+    page, messages, requests = opened(browser, path)
+    settled(page)
+    labels = page.locator('[data-panel="heat"] .rows span')
+    shown = labels.all_inner_texts()
+    assert len(set(shown)) == 5
+    assert [text[-1] for text in shown[:4]] == list("0123")
+    assert shown[4] == "weight in k\u2026"
+    assert labels.evaluate_all("spans => spans.map(span => span.title)") == names
+    assert (messages, requests) == ([], [path.as_uri()])
+    page.close()
+
+
 def test_long_and_turning_words(browser: Any, words_page: Path) -> None:
     """No token makes the page wider than the screen, turns what stands after it around, or is invisible."""
     page, messages, requests = opened(browser, words_page, viewport={"width": 400, "height": 900})
