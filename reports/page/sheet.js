@@ -89,6 +89,7 @@ gatelens.Sheet = class {
 
   write(cell, value) {
     cell.textContent = gatelens.effect(value, this.state.sample);
-    cell.className = value > 0 ? "raises" : value < 0 ? "lowers" : "";
+    const side = value > 0 ? "raises" : value < 0 ? "lowers" : "";
+    if (cell.className !== side) cell.className = side;
   }
 };
