@@ -10,10 +10,11 @@ import numpy as np
 
 from ..explainers import Attribution
 from ..explainers.baselines import NAMED
-from .html import details, escape, table
+from .html import details, escape, picture, table
 from .model_card import ModelCard, describe
 from .prediction import explained_words
-from .wording import method_name, number
+from .training_plots import plot_training
+from .wording import joined, method_name, number
 
 
 def about(
@@ -131,6 +132,8 @@ def _card(model: Any) -> str:
         ]
         parts.append("<h3>On held-out data</h3>")
         parts.append(table(("", *(name.replace("_", " ") for name in names)), rows))
+    if card.curves:
+        parts.append(f"<h3>Training</h3>{_training(card)}")
     if card.layers:
         parts.append("<h3>Layers</h3>")
         parts.append(table(("Name", "Kind", "Reads", "Gives", "Parameters"), card.layers, text=True))
@@ -138,6 +141,18 @@ def _card(model: Any) -> str:
         parts.append("<h3>Features</h3>")
         parts.append(_features_table(card))
     return "".join(parts)
+
+
+def _training(card: ModelCard) -> str:
+    """Return the curves of the training as a picture, and as numbers below it."""
+    curves = {name: values for name, values in card.curves.items() if name != "epoch"}
+    drawn = picture(lambda theme: plot_training(card.curves, theme=theme), f"{joined(list(curves))} by epoch")
+    epochs = max(len(values) for values in curves.values())
+    rows = [
+        (epoch + 1, *(f"{values[epoch]:.4g}" if epoch < len(values) else "" for values in curves.values()))
+        for epoch in range(epochs)
+    ]
+    return drawn + details("The numbers", table(("Epoch", *curves), rows))
 
 
 def _features_table(card: ModelCard) -> str:

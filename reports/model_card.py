@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import nn
@@ -14,6 +14,8 @@ from ..models.recorder import lstm_modules
 from ..models.retain import RETAIN
 from ..models.sequence_model import ModelConfig
 from .wording import joined, number
+
+MOST_EPOCHS = 10_000  # of a curve that is told
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,8 @@ class ModelCard:
         assumed: What that file does not say and was assumed.
         left_out: What of that file was not taken over.
         metrics: Model or trivial forecast -> metric -> value, on held-out data.
+        curves: How the training went: measure -> one number an epoch, as `plot_training` draws them.
+        output_unit: Unit of a regression's errors.
     """
 
     rows: tuple[tuple[str, str], ...]
@@ -37,6 +41,8 @@ class ModelCard:
     found: tuple[str, ...] = ()
     assumed: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
+    curves: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    output_unit: str = ""
 
 
 def describe(model: Any) -> ModelCard:
@@ -67,27 +73,36 @@ def describe(model: Any) -> ModelCard:
                         ("intended_use", "Intended use")):  # fmt: skip
         if name in data.provenance:
             rows.append((label, str(data.provenance[name])))
+    curves = _curves(data)
+    if curves:
+        rows.append(("Training", _training_words(data.provenance["training"], curves)))
     rows.append(("Hash" if predictor.module is not None else "Function", predictor.model_id()))
     features = tuple(
         (feature.name, feature.unit, _made_from(feature), feature.center, feature.scale) for feature in data.features
     )
-    told = (_sentences(adopted.get(name)) for name in ("found", "assumed", "left_out"))
-    return ModelCard(tuple(rows), tuple(layers), features, _metrics(data), *told)
+    found, assumed, left_out = (_sentences(adopted.get(name)) for name in ("found", "assumed", "left_out"))
+    return ModelCard(
+        tuple(rows), tuple(layers), features, _metrics(data), found, assumed, left_out, curves, data.output_unit
+    )
 
 
 def metric_sentence(card: ModelCard) -> str:
     """Return how good the model is beside the best trivial forecast, in one sentence; "" where nothing is known."""
     rows = dict(card.metrics)
     names = list(rows)
-    if not names or "accuracy" not in rows[names[0]]:
+    metric = next((name for name in ("accuracy", "mae") if names and name in rows[names[0]]), None)
+    if metric is None:
         return ""
-    own = rows.pop(names[0])["accuracy"]
-    others = {name: row["accuracy"] for name, row in rows.items() if "accuracy" in row}
-    text = f"On held-out data the model is right {number(own * 100, digits=2)} % of the time"
-    if others:
-        best = max(others, key=lambda name: others[name])
-        text += f"; the best simple forecast ({best.replace('_', ' ')}) {number(others[best] * 100, digits=2)} %"
-    return text + "."
+    own = rows.pop(names[0])[metric]
+    others = {name: row[metric] for name, row in rows.items() if metric in row}
+    best = (max if metric == "accuracy" else min)(others, key=lambda name: others[name], default="")
+    simple = f"; the best simple forecast ({best.replace('_', ' ')}) "
+    if metric == "accuracy":
+        text = f"On held-out data the model is right {number(own * 100, digits=2)} % of the time"
+        return text + (f"{simple}{number(others[best] * 100, digits=2)} %" if others else "") + "."
+    unit = f" {card.output_unit}" if card.output_unit else ""
+    text = f"On held-out data the model is off by {number(own, digits=3)}{unit} on average"
+    return text + (f"{simple}by {number(others[best], digits=3)}{unit}" if others else "") + "."
 
 
 def _sentences(value: Any) -> tuple[str, ...]:
@@ -218,3 +233,30 @@ def _metrics(data: DataSpec) -> dict[str, dict[str, float]]:
             if numbers:
                 result[str(name)] = numbers
     return result
+
+
+def _curves(data: DataSpec) -> dict[str, tuple[float, ...]]:
+    """Return the curves of provenance.training, one number an epoch each; what has another form is left out."""
+    found = data.provenance.get("training")
+    if not isinstance(found, Mapping):
+        return {}
+    curves = {
+        str(name): tuple(map(float, values))
+        for name, values in found.items()
+        if isinstance(values, (list, tuple))
+        and 0 < len(values) <= MOST_EPOCHS
+        and all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values)
+    }
+    return curves if any(name != "epoch" for name in curves) else {}
+
+
+def _training_words(told: Mapping[str, Any], curves: Mapping[str, tuple[float, ...]]) -> str:
+    """Return how long it was trained and whose epoch's weights the model holds."""
+    epochs = len(next(values for name, values in curves.items() if name != "epoch"))
+    text = f"{epochs:,} epoch{'' if epochs == 1 else 's'}"
+    best = told.get("best_epoch")
+    if isinstance(best, int) and 0 < best <= epochs:
+        held = curves.get("validation loss")
+        lowest = "" if held is None or len(held) < best else f", validation loss {number(held[best - 1])}"
+        text += f"; the weights are those of epoch {best}{lowest}"
+    return text + ("; stopped as it got no better" if told.get("stopped") == "patience" else "")

@@ -5,8 +5,11 @@ import torch
 from torch import nn
 
 from gatelens.examples.glucose import model_path
+from gatelens.explainers import explain
 from gatelens.models import DataSpec, FeatureSpec, LSTMConfig, LSTMModel, Predictor, WindowSpec, from_torch, load
 from gatelens.models.keras_files import from_keras
+from gatelens.reports import Report
+from gatelens.reports.about import about
 from gatelens.reports.model_card import describe, metric_sentence
 from helpers.keras_made import functional, keras, saved, sequential
 
@@ -50,6 +53,42 @@ def test_foreign_models() -> None:
     card = describe(strange)
     assert card.metrics == {}
     assert metric_sentence(card) == ""
+
+
+def test_metric_sentence_of_a_forecast() -> None:
+    """A regression's mean absolute error stands in its unit, beside the best of the simple forecasts."""
+    metrics = {"lstm": {"mae": 13.84, "r2": 0.9}, "persistence": {"mae": 18.4}, "ridge": {"mae": 14.5}}
+    spec = DataSpec(output_unit="mg/dL", provenance={"metrics": metrics})
+    sentence = (
+        "On held-out data the model is off by 13.8 mg/dL on average; the best simple forecast (ridge) by 14.5 mg/dL."
+    )
+    assert metric_sentence(describe(LSTMModel(LSTMConfig(input_size=1), spec))) == sentence
+    alone = DataSpec(provenance={"metrics": {"lstm": {"mae": 2.0}}})
+    assert metric_sentence(describe(LSTMModel(LSTMConfig(input_size=1), alone))).endswith("off by 2 on average.")
+
+
+def test_training_is_told_and_drawn() -> None:
+    """Epochs, whose weights, why it stopped; the page's card draws the curves and has their numbers."""
+    history = {"epoch": [1, 2, 3], "loss": [0.9, 0.5, 0.4], "validation loss": [0.8, 0.6, 0.7], "best_epoch": 2,
+               "stopped": "patience", "options": {"epochs": 30}}  # fmt: skip
+    model = LSTMModel(LSTMConfig(input_size=1), DataSpec(provenance={"training": history}))
+    card = describe(model)
+    words = "3 epochs; the weights are those of epoch 2, validation loss 0.6; stopped as it got no better"
+    assert dict(card.rows)["Training"] == words
+    assert card.curves["validation loss"] == (0.8, 0.6, 0.7)
+    found = explain(model, torch.zeros(1, 4, 1), ["input_x_gradient"])
+    page = Report(found, model=model)._repr_html_() + about(found, model, command=None, redact=False)
+    assert 'alt="loss and validation loss by epoch"' in page
+    assert "<td>3</td><td>0.4</td><td>0.7</td>" in page
+
+
+@pytest.mark.parametrize("training", [None, "yes", {}, {"loss": "low"}, {"loss": []}, {"loss": [True]}, {"epoch": [1]},
+                                      {"loss": [0.5] * 10_001}])  # fmt: skip
+def test_foreign_histories_are_left_out(training: object) -> None:
+    """What is no history, or too long for one, is neither told nor drawn."""
+    card = describe(LSTMModel(LSTMConfig(input_size=1), DataSpec(provenance={"training": training})))
+    assert card.curves == {}
+    assert "Training" not in dict(card.rows)
 
 
 def test_card_of_adopted_weights(tmp_path) -> None:
