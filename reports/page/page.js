@@ -286,13 +286,24 @@ gatelens.Page = class {
     button.addEventListener("click", () => {
       root.dataset.theme = now() === "dark" ? "light" : "dark";
       label();
-      this.panels.theme();
+      this.repaint();
     });
     dark.addEventListener("change", () => {
       label();
-      this.panels.theme();
+      this.repaint();
     });
     label();
+  }
+
+  // Panels and pictures in the theme that holds; pictures know the system's only, so their conditions are rewritten.
+  repaint() {
+    this.panels.theme();
+    const chosen = document.documentElement.dataset.theme;
+    const met = { undefined: "(prefers-color-scheme: dark)", dark: "(min-width: 0)", light: "(max-width: 0)" }[chosen];
+    for (const source of document.querySelectorAll("picture source")) {
+      source.dataset.media ??= source.media;
+      source.media = source.dataset.media.replace("(prefers-color-scheme: dark)", met);
+    }
   }
 
   printing() {
@@ -307,7 +318,7 @@ gatelens.Page = class {
       for (const part of document.querySelectorAll("[data-number]")) part.hidden = false;
       const told = document.querySelector(".printed");
       if (told) told.textContent = `The panels show ${this.state.sample.name}.`;
-      this.panels.theme();
+      this.repaint();
       this.panels.now(true);
     });
     addEventListener("afterprint", () => {
@@ -317,7 +328,7 @@ gatelens.Page = class {
       for (const one of before.folded) one.open = false;
       before = null;
       root.classList.remove("printing");
-      this.panels.theme();
+      this.repaint();
       this.panels.now(false);
       this.show();
     });

@@ -7,14 +7,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import xarray as xr
 from axe_playwright_python.sync_playwright import Axe
 
 from gatelens.examples.glucose import data_path, model_path
 from gatelens.explainers import Attribution, DeepLIFT, explain, explain_over_time
-from gatelens.models import InvalidInputError, load, memory_flow, read_csv
+from gatelens.models import DataSpec, InvalidInputError, LSTMConfig, LSTMModel, load, memory_flow, read_csv
 from gatelens.models.trace import to_numpy
 from gatelens.reports import Report
+from gatelens.reports.palette import DARK, LIGHT
 from gatelens.reports.wording import effect, number
 from helpers.browser import opened
 from helpers.made import made_attribution
@@ -249,6 +251,36 @@ def test_the_theme_can_be_switched(browser: Any, demo_page: Path) -> None:
     light = page.evaluate(colours)
     assert dark == ["rgb(23, 25, 29)", "#f59b66"]
     assert light == ["rgb(251, 250, 247)", "#a8431c"]
+    assert messages == []
+    page.close()
+
+
+@pytest.mark.parametrize("system", ["dark", "light"])
+def test_pictures_turn_with_the_theme(browser: Any, tmp_path: Path, system: str) -> None:
+    """The curves of the training have the ink of the theme that holds: the system's, the reader's, on paper light."""
+    model = LSTMModel(LSTMConfig(input_size=1), DataSpec(provenance={"training": {"loss": [0.9, 0.5, 0.4]}}))
+    path = Report(explain(model, torch.zeros(1, 4, 1), ["input_x_gradient"]), model=model).save(
+        tmp_path / "report.html"
+    )
+    page, messages, _ = opened(browser, path, color_scheme=system)
+    page.evaluate(OPEN)
+    shown = "atob(document.querySelector('figure picture img').currentSrc.split(',')[1]).toLowerCase()"
+
+    def theme() -> str:
+        settled(page)
+        drawing = page.evaluate(shown)
+        inks = [name for name, ink in (("light", LIGHT.ink), ("dark", DARK.ink)) if ink.lower() in drawing]
+        assert len(inks) == 1
+        return inks[0]
+
+    other = "light" if system == "dark" else "dark"
+    assert theme() == system
+    page.get_by_role("button", name=other.capitalize()).click()
+    assert theme() == other
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert theme() == "light"
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert theme() == other
     assert messages == []
     page.close()
 
