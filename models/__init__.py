@@ -14,11 +14,13 @@ from .memory_flow import MemoryFlow, memory_flow
 from .metrics import Metrics, evaluate
 from .opening import open_model
 from .predictor import Predictor
+from .preparation import Prepared, prepare
 from .recorder import Recording, record
 from .saved import load, model_hash, save
 from .sequence_data import SequenceData, read_csv
 from .sequence_model import SequenceModel
 from .targets import Target, resolve_target
+from .text_data import encode_text, prepare_text
 from .torch_files import from_torch
 from .trace import LayerTrace, Trace
 from .training import DivergedError, fit
@@ -41,6 +43,7 @@ __all__ = [
     "Metrics",
     "ModelError",
     "Predictor",
+    "Prepared",
     "Recording",
     "SavedModelError",
     "SequenceData",
@@ -48,6 +51,7 @@ __all__ = [
     "Target",
     "Trace",
     "WindowSpec",
+    "encode_text",
     "evaluate",
     "fit",
     "from_keras",
@@ -57,6 +61,8 @@ __all__ = [
     "memory_flow",
     "model_hash",
     "open_model",
+    "prepare",
+    "prepare_text",
     "read_csv",
     "record",
     "resolve_target",

@@ -17,6 +17,9 @@ from numpy.typing import NDArray
 from .errors import InvalidInputError, InvalidTypeError, nearest_name
 
 Transform = Literal["identity", "difference", "day_sine", "day_cosine"]
+Missing = Literal["refuse", "drop", "hold", "interpolate"]
+TokenUnit = Literal["", "character", "word"]
+TIME_TRANSFORMS = ("day_sine", "day_cosine")  # made from the time column, not from numbers
 
 _Part = TypeVar("_Part", "FeatureSpec", "WindowSpec")
 
@@ -50,7 +53,7 @@ class FeatureSpec:
             if not isinstance(value, str) and not (value is None and entry in ("column", "group")):
                 raise InvalidTypeError(f"a feature's {entry} is {value!r}; expected text.")
         if self.transform not in get_args(Transform):
-            known = nearest_name(str(self.transform), get_args(Transform))
+            known = _nearest(self.transform, Transform)
             raise InvalidInputError(f"feature {self.name!r} has the transform {self.transform!r}; {known}")
         for entry in ("center", "scale"):
             value = getattr(self, entry)
@@ -75,6 +78,9 @@ class WindowSpec:
         max_gap_seconds: A longer pause between two rows ends a window: none is cut across it.
         min_gap_seconds: A row that follows sooner than this is dropped.
         time_column: CSV column with the time of each row.
+        missing: What happens to a row that lacks a value, in training and whenever a table is read: "refuse" it with
+            an error; "drop" the row; "hold" the last known value (rows before the first one are dropped);
+            "interpolate" between the known values of the same window, and hold the first and the last of them.
     """
 
     length: int | None = None
@@ -82,6 +88,7 @@ class WindowSpec:
     max_gap_seconds: float | None = None
     min_gap_seconds: float | None = None
     time_column: str | None = None
+    missing: Missing = "refuse"
 
     def __post_init__(self) -> None:
         whole = isinstance(self.length, int) and not isinstance(self.length, bool)
@@ -95,6 +102,8 @@ class WindowSpec:
                 raise InvalidInputError(f"window {entry} is {value!r}; expected seconds, more than 0.")
         if self.time_column is not None and not isinstance(self.time_column, str):
             raise InvalidTypeError(f"window time_column is {self.time_column!r}; expected a column's name.")
+        if self.missing not in get_args(Missing):
+            raise InvalidInputError(f"window missing is {self.missing!r}; {_nearest(self.missing, Missing)}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,6 +118,9 @@ class DataSpec:
         target: What is predicted, as the rest of "The model predicts ...", e.g. "glucose 30 minutes ahead".
         target_note: What the outputs mean exactly, e.g. "fall and rise: by over 20 mg/dL".
         vocabulary: Text of each token id.
+        token_unit: What a token of a text is: "character" or "word"; "" where texts come as a table of tokens.
+        lowercase: Whether texts are read in lower case.
+        max_tokens: A longer text is cut off after so many tokens; None: none is.
         baseline: The reference input in the model's scaled numbers, one value a feature; what "mean" stands for.
         baseline_description: The baseline in words, e.g. "a flat trace at the average glucose".
         window: How series become sequences.
@@ -122,6 +134,9 @@ class DataSpec:
     target: str = ""
     target_note: str = ""
     vocabulary: tuple[str, ...] | None = None
+    token_unit: TokenUnit = ""
+    lowercase: bool = False
+    max_tokens: int | None = None
     baseline: tuple[float, ...] | None = None
     baseline_description: str = ""
     window: WindowSpec = field(default_factory=WindowSpec)
@@ -129,6 +144,7 @@ class DataSpec:
 
     def __post_init__(self) -> None:
         self._check_kinds()
+        self._check_tokens()
         for value in self.baseline or ():
             if not _is_finite_number(value):
                 raise InvalidTypeError(f"baseline holds {value!r}; expected finite numbers, one a feature.")
@@ -169,6 +185,14 @@ class DataSpec:
             if any("\ud800" <= letter <= "\udfff" or letter == "\0" for letter in text):
                 raise InvalidInputError(f"the text {text!r} holds what no file can (NUL or half a character).")
 
+    def _check_tokens(self) -> None:
+        if self.token_unit not in get_args(TokenUnit):
+            raise InvalidInputError(f"token_unit is {self.token_unit!r}; {_nearest(self.token_unit, TokenUnit)}")
+        if not isinstance(self.lowercase, bool):
+            raise InvalidTypeError(f"lowercase is {self.lowercase!r}; expected True or False.")
+        if self.max_tokens is not None and not (type(self.max_tokens) is int and self.max_tokens > 0):
+            raise InvalidInputError(f"max_tokens is {self.max_tokens!r}; expected a whole number, 1 or more.")
+
     @property
     def feature_names(self) -> tuple[str, ...]:
         """Names of the D features."""
@@ -199,6 +223,10 @@ class DataSpec:
         values["features"] = tuple(_part(FeatureSpec, entry, "a feature") for entry in features)
         values["window"] = _part(WindowSpec, values.get("window", {}), "window")
         return cls(**values)
+
+
+def _nearest(value: object, choices: object) -> str:
+    return nearest_name(str(value), (choice for choice in get_args(choices) if choice))
 
 
 def _is_finite_number(value: object) -> bool:

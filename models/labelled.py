@@ -24,31 +24,44 @@ class Examples:
         inputs: Floats (B, T, D), token ids (B, T), or a `SequenceData`, which brings its lengths.
         targets: Of a regression (B, K), of yes/no outputs 0 and 1 (B, K), where (B,) is enough for K = 1; numbers of
             classes (B,). For one output a timestep all have the timestep as second axis, (B, T, K) or (B, T), and what
-            stands at padding does not count.
+            stands at padding does not count. None: those that the `SequenceData` brings.
         lengths: (B,) valid timesteps; None: all T.
     """
 
     inputs: Any
-    targets: Any
+    targets: Any = None
     lengths: Any = None
 
     def __post_init__(self) -> None:
         if isinstance(self.inputs, SequenceData):
             if self.lengths is not None:
                 raise InvalidInputError("lengths are given beside a SequenceData, which has its own; leave them out.")
+            if self.targets is None:
+                object.__setattr__(self, "targets", self.inputs.targets)
             object.__setattr__(self, "lengths", self.inputs.lengths)
             object.__setattr__(self, "inputs", self.inputs.inputs)
+        if self.targets is None:
+            raise InvalidInputError(
+                "there are no targets; give (inputs, targets), or sequences that `prepare` has made."
+            )
 
     @classmethod
     def of(cls, given: Any, name: str) -> Examples:
         """Return what a user handed over as examples; `name` is what errors call it."""
         if isinstance(given, cls):
             return given
+        if isinstance(given, SequenceData):
+            if given.targets is None:
+                raise InvalidInputError(
+                    f"{name} is a SequenceData without targets; give ({name}, targets), or what `prepare` has made."
+                )
+            return cls(given)
         if isinstance(given, (tuple, list)) and len(given) in (2, 3):
             return cls(*given)
         kind = type(given).__name__ + (f" of {len(given)}" if isinstance(given, (tuple, list)) else "")
         raise InvalidTypeError(
-            f"{name} is a {kind}; expected (inputs, targets), (inputs, targets, lengths) or Examples(...)."
+            f"{name} is a {kind}; expected (inputs, targets), (inputs, targets, lengths), Examples(...) or "
+            "a SequenceData with targets."
         )
 
 

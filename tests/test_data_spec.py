@@ -22,8 +22,16 @@ FULL = DataSpec(
     provenance={"seed": 1, "nested": {"list": [1, None, "a"]}},
 )
 
+TEXT = DataSpec(
+    vocabulary=("<padding>", "<unknown>", "a"),
+    token_unit="character",
+    lowercase=True,
+    max_tokens=9,
+    window=WindowSpec(missing="hold"),
+)
 
-@pytest.mark.parametrize("spec", [DataSpec(), FULL, DataSpec(vocabulary=["<pad>", "ä"], classes=["no", "yes"])])
+
+@pytest.mark.parametrize("spec", [DataSpec(), FULL, DataSpec(vocabulary=["<pad>", "ä"], classes=["no", "yes"]), TEXT])
 def test_round_trip(spec):
     """to_dict() is plain JSON, and from_dict() gives the equal description."""
     assert DataSpec.from_dict(json.loads(json.dumps(spec.to_dict()))) == spec
@@ -36,6 +44,13 @@ def test_derived():
     assert FULL.scale.tolist() == [-2.5, 1.0, 1.0]
     assert [feature.source for feature in FULL.features] == ["glucose", "glucose", "time"]
     assert DataSpec(classes=["a", "b"]).classes == ("a", "b")
+
+
+def test_old_files_still_load():
+    """A description that says nothing of missing values and texts refuses the former, and knows no texts."""
+    old = FULL.to_dict()
+    del old["token_unit"], old["lowercase"], old["max_tokens"], old["window"]["missing"]
+    assert DataSpec.from_dict(old) == FULL
 
 
 @pytest.mark.parametrize(
@@ -75,6 +90,7 @@ def test_features_that_are_refused(values, error, message):
         ({"max_gap_seconds": float("inf")}, InvalidInputError, "max_gap_seconds is inf"),
         ({"max_gap_seconds": True}, InvalidInputError, "max_gap_seconds is True"),
         ({"time_column": 1}, InvalidTypeError, "window time_column is 1; expected a column's name"),
+        ({"missing": "fill"}, InvalidInputError, "window missing is 'fill'; known: refuse, drop, hold, interpolate"),
     ],
 )
 def test_windows_that_are_refused(values, error, message):
@@ -106,6 +122,10 @@ def test_windows_that_are_refused(values, error, message):
         ({"baseline": ["0"]}, InvalidTypeError, "baseline holds '0'"),
         ({"features": [{"name": "x"}], "baseline": [0, 0]}, InvalidInputError, "baseline has 2 values for 1 features"),
         ({"provenance": []}, InvalidTypeError, r"provenance is \[\]; expected an object"),
+        ({"token_unit": "letter"}, InvalidInputError, "token_unit is 'letter'; known: character, word"),
+        ({"lowercase": 1}, InvalidTypeError, "lowercase is 1; expected True or False"),
+        ({"max_tokens": 0}, InvalidInputError, "max_tokens is 0; expected a whole number, 1 or more"),
+        ({"max_tokens": True}, InvalidInputError, "max_tokens is True"),
         ({"target": 3}, InvalidTypeError, "target is 3; expected text"),
         ({"output_unit": None}, InvalidTypeError, "output_unit is None; expected text"),
         ({"baseline_description": []}, InvalidTypeError, r"baseline_description is \[\]; expected text"),

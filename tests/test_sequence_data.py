@@ -1,12 +1,16 @@
 """From a table to sequences: windows, gaps, cleaning, derived features and scaling, against numbers made by hand."""
 
 import math
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from gatelens.models import DataSpec, FeatureSpec, InvalidInputError, SequenceData, WindowSpec, read_csv
+from gatelens.models import DataSpec, FeatureSpec, InvalidInputError, SequenceData, WindowSpec, read_csv, table
 from gatelens.models.table import read_table, spec_of_columns
 
 START = pd.Timestamp("2020-03-01 00:00")
@@ -276,6 +280,93 @@ def test_paths_that_are_refused(tmp_path):
         read_table(tmp_path / "nowhere.csv")
     with pytest.raises(InvalidInputError, match="is a folder; expected a CSV file"):
         read_table(tmp_path)
+
+
+@pytest.mark.parametrize(("separator", "words"), [(";", "semicolons"), ("\t", "tabs"), ("|", "vertical bars")])
+@pytest.mark.parametrize("decimal", [".", ","])
+def test_other_separators(tmp_path, separator, words, decimal):
+    """Semicolons, tabs and bars, and decimal commas with them, are read as the same table, and said."""
+    frame = frame_of([0.5, 1.25, 2, 3.125], y=[1.5, 20.5, 3, 4])
+    frame.to_csv(tmp_path / "x.csv", index=False, sep=separator, decimal=decimal)
+    spec = spec_of(2, FeatureSpec(name="x"), FeatureSpec(name="y"))
+    numbers = ", its numbers with decimal commas" if decimal == "," else ""
+    for options in ({}, {"windows": "all"}):
+        data = read_csv(tmp_path / "x.csv", spec, **options)
+        assert data.inputs[-1].tolist() == [[2, 3], [3.125, 4]]
+        assert data.notes == (f"the columns are read as separated by {words}{numbers}",)
+
+
+def test_a_comma_that_may_mean_thousands(tmp_path):
+    """1,234 may be a thousand or little more than one: it is not guessed; nor is a column read that mixes signs."""
+    (tmp_path / "x.csv").write_text("a;x\n1;1,234\n2;5,678\n")
+    spec = DataSpec(features=(FeatureSpec(name="x"),), window=WindowSpec(length=1))
+    with pytest.raises(InvalidInputError, match=r"'1,234', which may be 1\.234 or 1234; save it with decimal points"):
+        read_csv(tmp_path / "x.csv", spec)
+    (tmp_path / "x.csv").write_text("a;x\n1.5;1,2\n2.5;5,6\n")
+    with pytest.raises(InvalidInputError, match=r"'x' has 2 values that .* data row 1 \('1,2'\)"):
+        read_csv(tmp_path / "x.csv", spec)
+
+
+def test_a_table_in_one_column():
+    """A DataFrame read with the wrong separator is told so."""
+    with pytest.raises(InvalidInputError, match="has one column, 'time;x'; it seems to be separated by ';'"):
+        SequenceData.from_frame(pd.DataFrame({"time;x": ["1;2"]}), spec_of(1))
+
+
+def test_parquet(tmp_path, monkeypatch):
+    """A Parquet file is read as the same table is; without pyarrow the error says what to install."""
+    frame = frame_of([0, 1, 2, 3])
+    path = tmp_path / "x.parquet"
+    path.write_bytes(b"PAR1")
+    monkeypatch.setattr(pd, "read_parquet", lambda _: frame.copy())
+    assert windows_of(read_csv(path, spec_of(2))) == [[2, 3]]
+    assert read_table(path, ["x"]).columns.tolist() == ["x"]
+
+    def without(_):
+        raise ImportError("no pyarrow")
+
+    monkeypatch.setattr(pd, "read_parquet", without)
+    with pytest.raises(InvalidInputError, match="pip install pyarrow"):
+        read_table(path)
+    monkeypatch.setattr(pd, "read_parquet", lambda _: 1 / 0)
+    with pytest.raises(InvalidInputError, match=r"x\.parquet is not a readable Parquet file"):
+        read_table(path)
+
+
+@given(st.data())
+@settings(max_examples=60, deadline=None)
+def test_the_newest_window_of_a_file_in_pieces(data):
+    """However a file falls into pieces, the newest window is that of the whole table, notes and errors included."""
+    count = data.draw(st.integers(1, 25))
+    steps = data.draw(st.lists(st.integers(-1, 12), min_size=count, max_size=count))
+    values = data.draw(st.lists(st.one_of(st.none(), st.integers(0, 9)), min_size=count, max_size=count))
+    missing = data.draw(st.sampled_from(["refuse", "drop", "hold", "interpolate"]))
+    frame = frame_of(values, np.cumsum(steps).tolist(), unread=["text"] * count)
+    spec = spec_of(data.draw(st.integers(1, 4)), max_gap_seconds=600, min_gap_seconds=120, missing=missing)
+    with TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        path = Path(folder) / "x.csv"
+        frame.to_csv(path, index=False)
+        patch.setattr(table, "PIECE_ROWS", data.draw(st.integers(1, 8)))
+        results = []
+        for read in (
+            lambda: read_csv(path, spec), lambda: SequenceData.from_frame(read_table(path), spec, source=str(path)),
+        ):  # fmt: skip
+            try:
+                found = read()
+            except InvalidInputError as error:
+                results.append(type(error))
+            else:
+                arrays = (found.inputs, found.times, found.rows, found.table_rows, found.lengths)
+                results.append([*(array.tolist() for array in arrays), found.sample_names, found.notes])
+    assert results[0] == results[1]
+
+
+def test_only_needed_columns_are_kept(tmp_path):
+    """Of a file only the columns that were asked for are returned; the errors still list all of them."""
+    frame_of([0, 1, 2], note=["a", "b", "c"]).to_csv(tmp_path / "x.csv", index=False)
+    assert read_table(tmp_path / "x.csv", ["x"]).columns.tolist() == ["x"]
+    with pytest.raises(InvalidInputError, match=r"no column 'y'.* In the file: time, x, note\."):
+        read_csv(tmp_path / "x.csv", spec_of(1, FeatureSpec(name="y")))
 
 
 # -- refusals --------------------------------------------------------------------------------------------------------
