@@ -19,6 +19,7 @@ from .inspect import inspect
 from .methods import methods
 from .report import report
 from .summarize import summarize
+from .train import train
 
 app = typer.Typer(
     name="gatelens",
@@ -28,7 +29,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-for command in (demo, inspect, explain, report, summarize, compare, methods):
+for command in (demo, train, inspect, explain, report, summarize, compare, methods):
     app.command()(command)
 
 

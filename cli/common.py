@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 import typer
 
 if TYPE_CHECKING:
-    import pandas as pd
     from rich.console import Console
     from rich.table import Table
 
     from ..explainers import Attribution
-    from ..models import DataSpec, SequenceData, SequenceModel
+    from ..models import SequenceData, SequenceModel
     from ..models.config import Pooling, Task
     from ..models.predictor import Output
 
@@ -35,7 +34,6 @@ POOLING = Annotated[
         help='For PyTorch weights: what the head reads, "last" (default), "mean", "max" or "none" (each step).'
     ),
 ]
-INPUT = Annotated[Path, typer.Option("--input", "-i", help="CSV, one row a timestep, oldest first.")]
 METHOD = Annotated[
     list[str] | None,
     typer.Option("--method", "-m", help="Explainer to use; repeat for several. See `gatelens methods`."),
@@ -134,97 +132,6 @@ def read_model(
         if adopted.get("left_out"):
             say(f"note: {path.name}: not taken over: {'; '.join(adopted['left_out'])}")
     return model
-
-
-def read_sequences(
-    model: SequenceModel,
-    path: Path,
-    *,
-    windows: str = "last",
-    window: int | None = None,
-    stride: int = 1,
-    end: str | None = None,
-    id_column: str | None = None,
-) -> SequenceData:
-    """Return the sequences of a CSV as the model reads them; what the model does not say of them is added to it."""
-    from ..models import DataSpec, InvalidInputError, SequenceData
-    from ..models.table import read_table
-
-    if windows not in ("last", "all"):
-        raise InvalidInputError(f'--windows is {windows!r}; expected "last" or "all".')
-    frame = read_table(path)
-    spec = _with_window(model.data or DataSpec(), window)
-    if not spec.features and spec.vocabulary is None:
-        read = _with_ids if model.config.reads_tokens else _with_columns
-        spec = read(spec, model, frame, path, id_column)
-        if spec.window.length is None and not model.config.reads_tokens:
-            say(
-                f"note: {path.name}: the whole table{'' if id_column is None else ' of each id'} is one sequence, "
-                "because the model does not say how many rows a window has; if it was trained on windows, give "
-                "their length with --window."
-            )
-    model.data = spec
-    data = SequenceData.from_frame(
-        frame, spec, windows="all" if windows == "all" else "last", stride=stride, end=end, id_column=id_column,
-        source=str(path),
-    )  # fmt: skip
-    for note in data.notes:
-        say(f"note: {note}")
-    return data
-
-
-def _with_window(spec: DataSpec, length: int | None) -> DataSpec:
-    """Return the spec with windows of that many rows, unless the model says its own."""
-    from dataclasses import replace
-
-    from ..models import InvalidInputError
-
-    if length is None:
-        return spec
-    if length < 1:
-        raise InvalidInputError(f"--window is {length}; expected a number of rows, 1 or more.")
-    if spec.window.length not in (None, length):
-        raise InvalidInputError(f"--window is {length}, but the model reads {spec.window.length} rows; leave it out.")
-    return replace(spec, window=replace(spec.window, length=length))
-
-
-def _with_columns(
-    spec: DataSpec, model: SequenceModel, frame: pd.DataFrame, path: Path, id_column: str | None
-) -> DataSpec:
-    """Return the spec with the table's number columns for features, unscaled."""
-    from dataclasses import replace
-
-    from ..models.table import spec_of_columns
-
-    others = frame.drop(columns=[] if id_column is None else [id_column], errors="ignore")
-    known = spec_of_columns(others, model.config.input_size, str(path))
-    unread = [str(name) for name in others.columns if str(name) not in known.feature_names]
-    say(
-        f"note: {path.name}: the columns {', '.join(known.feature_names)} are read as they stand, because the model "
-        "does not say how its inputs were scaled; if it was trained on scaled numbers, give it those."
-        + (f" Not read: {', '.join(unread)}." if unread else "")
-    )
-    return replace(spec, features=known.features)
-
-
-def _with_ids(
-    spec: DataSpec, model: SequenceModel, frame: pd.DataFrame, path: Path, _id_column: str | None
-) -> DataSpec:
-    """Return the spec of a model that knows no words: the table holds the ids themselves."""
-    from dataclasses import replace
-
-    from ..models import InvalidInputError
-    from ..models.table import TOKEN_COLUMN
-
-    size = model.config.vocab_size
-    assert size is not None  # it reads tokens
-    if TOKEN_COLUMN not in frame.columns or frame[TOKEN_COLUMN].dtype.kind not in "iu":
-        raise InvalidInputError(
-            f"{path} has no column {TOKEN_COLUMN!r} of whole numbers; the model reads token ids, 0 to {size - 1}, and "
-            "does not say which word each one is, so the table must hold the ids."
-        )
-    say(f"note: {path.name}: {TOKEN_COLUMN!r} is read as token ids, because the model does not say its words.")
-    return replace(spec, vocabulary=tuple(str(token) for token in range(size)))
 
 
 def explain_sequences(

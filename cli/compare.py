@@ -25,11 +25,11 @@ from .common import (
     plain,
     print_json,
     read_model,
-    read_sequences,
     say,
 )
 from .report import REDACT, TITLE
-from .summarize import METHOD, OUT, chosen, command_line, fast_method
+from .sequences import read_sequences
+from .summarize import METHOD, OUT, command_line, fast_method
 
 if TYPE_CHECKING:
     from ..explainers import Attribution
@@ -188,9 +188,7 @@ def _only(data: SequenceData, path: Path) -> SequenceData:
 
 def _apart(data: SequenceData) -> list[SequenceData]:
     """Return two sequences one by one, each without the other's padding."""
-    import numpy as np
-
-    parts = [chosen(data, np.array([row])) for row in range(2)]
+    parts = [data.take([row]) for row in range(2)]
     return [_trimmed(part) for part in parts]
 
 

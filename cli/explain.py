@@ -11,7 +11,6 @@ from .common import (
     BASELINE,
     END,
     ID_COLUMN,
-    INPUT,
     JSON,
     METHOD,
     MODEL,
@@ -29,9 +28,9 @@ from .common import (
     hanging,
     print_json,
     read_model,
-    read_sequences,
     say,
 )
+from .sequences import INPUT, TEXT, TEXT_COLUMN, given_sequences
 
 if TYPE_CHECKING:
     from ..explainers import Attribution
@@ -43,7 +42,9 @@ OUT = Annotated[
 
 def explain(
     model: MODEL,
-    input: INPUT,  # noqa: A002 - the option is called --input
+    input: INPUT = None,  # noqa: A002 - the option is called --input
+    text: TEXT = None,
+    text_column: TEXT_COLUMN = None,
     method: METHOD = None,
     out: OUT = None,
     target: TARGET = None,
@@ -60,14 +61,15 @@ def explain(
     seed: SEED = 0,
     json: JSON = False,
 ) -> None:
-    """Explain the predictions for a CSV and save the attributions."""
+    """Explain the predictions for a table or for texts, and save the attributions."""
     from ..models import InvalidInputError
 
     if out is not None and out.suffix != ".nc":
         raise InvalidInputError(f"--out is {out}; expected a name that ends in .nc, e.g. attribution.nc.")
     loaded = read_model(model, task=task, pooling=pooling)
-    data = read_sequences(
-        loaded, input, window=window, windows=windows, stride=stride, end=end, id_column=id_column
+    data = given_sequences(
+        loaded, input, text, text_column=text_column, window=window, windows=windows, stride=stride, end=end,
+        id_column=id_column,
     )  # fmt: skip
     methods = method or ["integrated_gradients"]
     found = explain_sequences(

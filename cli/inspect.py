@@ -22,9 +22,9 @@ from .common import (
     plain,
     print_json,
     read_model,
-    read_sequences,
     say,
 )
+from .sequences import read_sequences
 
 if TYPE_CHECKING:
     from rich.console import Console

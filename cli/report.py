@@ -13,7 +13,6 @@ from .common import (
     BASELINE,
     END,
     ID_COLUMN,
-    INPUT,
     JSON,
     METHOD,
     MODEL,
@@ -30,9 +29,9 @@ from .common import (
     explain_sequences,
     print_json,
     read_model,
-    read_sequences,
     say,
 )
+from .sequences import INPUT, TEXT, TEXT_COLUMN, given_sequences
 
 if TYPE_CHECKING:
     from ..explainers import Attribution
@@ -46,7 +45,9 @@ REDACT = Annotated[bool, typer.Option("--redact", help="Leave raw inputs, clock 
 
 def report(
     model: MODEL,
-    input: INPUT,  # noqa: A002 - the option is called --input
+    input: INPUT = None,  # noqa: A002 - the option is called --input
+    text: TEXT = None,
+    text_column: TEXT_COLUMN = None,
     out: OUT = Path("report.html"),
     method: METHOD = None,
     target: TARGET = None,
@@ -65,7 +66,7 @@ def report(
     seed: SEED = 0,
     json: JSON = False,
 ) -> None:
-    """Explain the predictions for a CSV on one HTML page."""
+    """Explain the predictions for a table or for texts on one HTML page."""
     from ..models import InvalidInputError
     from ..reports import Report
     from ..reports.report import MOST_SAMPLES
@@ -73,12 +74,13 @@ def report(
     if out.suffix.lower() not in (".html", ".htm"):
         raise InvalidInputError(f"--out is {out}; expected a name that ends in .html, e.g. report.html.")
     loaded = read_model(model, task=task, pooling=pooling)
-    data = read_sequences(
-        loaded, input, window=window, windows=windows, stride=stride, end=end, id_column=id_column
+    data = given_sequences(
+        loaded, input, text, text_column=text_column, window=window, windows=windows, stride=stride, end=end,
+        id_column=id_column,
     )  # fmt: skip
     if len(data) > MOST_SAMPLES:
         raise InvalidInputError(
-            f"{input} has {len(data)} sequences; a report shows up to {MOST_SAMPLES}. Choose fewer with "
+            f"{input or '--text'} has {len(data)} sequences; a report shows up to {MOST_SAMPLES}. Choose fewer with "
             "--windows last, --stride or --end, or explain them all with `gatelens explain`."
         )
     found = explain_sequences(

@@ -13,7 +13,6 @@ import typer
 from .common import (
     BASELINE,
     ID_COLUMN,
-    INPUT,
     JSON,
     MODEL,
     OUTPUT,
@@ -25,14 +24,13 @@ from .common import (
     TIMESTEP,
     WINDOW,
     WINDOWS,
-    _with_columns,
     explain_sequences,
     print_json,
     read_model,
-    read_sequences,
     say,
 )
 from .report import REDACT, TITLE
+from .sequences import TEXT_COLUMN, given_sequences, with_columns
 
 if TYPE_CHECKING:
     import numpy as np
@@ -62,6 +60,9 @@ TRUTH = Annotated[
         "right the predictions are. An empty cell is not known."
     ),
 ]
+INPUT = Annotated[
+    Path, typer.Option("--input", "-i", help="CSV or Parquet file: one row a timestep, or a text with --text-column.")
+]
 STRETCHES = 200  # of a long series
 MOST = Annotated[int, typer.Option("--max-samples", help="Sequences to explain; of more, so many are drawn.")]
 
@@ -69,6 +70,7 @@ MOST = Annotated[int, typer.Option("--max-samples", help="Sequences to explain; 
 def summarize(
     model: MODEL,
     input: INPUT,  # noqa: A002 - the option is called --input
+    text_column: TEXT_COLUMN = None,
     out: OUT = Path("summary.html"),
     by: BY = None,
     truth: TRUTH = None,
@@ -102,13 +104,14 @@ def summarize(
     frame = read_table(input)
     columns = _known_columns(frame, by or (), truth, input)
     _leave_out(loaded, frame, columns, input, id_column)
-    data = read_sequences(
-        loaded, input, window=window, windows=windows, stride=stride, id_column=id_column
+    data = given_sequences(
+        loaded, input, None, text_column=text_column, window=window, windows=windows, stride=stride, id_column=id_column
     )  # fmt: skip
-    rows = last_rows(frame, loaded, data, windows=windows, stride=stride, id_column=id_column)
+    assert data.table_rows is not None  # of a table
+    rows = data.table_rows
     drawn, notes = draw(len(data), max_samples, seed)
     found = explain_sequences(
-        loaded, chosen(data, drawn), [method or fast_method(loaded)], target=target, timestep=timestep,
+        loaded, data.take(drawn), [method or fast_method(loaded)], target=target, timestep=timestep,
         baseline=baseline, output=output, seed=seed,
     )  # fmt: skip
     values = {name: frame[name].to_numpy(dtype=object)[rows[drawn]] for name in columns}
@@ -155,49 +158,6 @@ def draw(count: int, most: int, seed: int) -> tuple[NDArray[np.int64], list[str]
     return drawn, [f"Explained are {most:,} of {count:,} sequences, drawn at random (seed {seed})."]
 
 
-def chosen(data: SequenceData, rows: NDArray[np.int64]) -> SequenceData:
-    """Return some of the sequences."""
-    from ..models import SequenceData
-
-    return SequenceData(
-        data.inputs[rows], data.lengths[rows], tuple(data.sample_names[row] for row in rows),
-        None if data.times is None else data.times[rows], data.rows[rows], data.notes,
-    )  # fmt: skip
-
-
-def last_rows(
-    frame: pd.DataFrame, model: SequenceModel, data: SequenceData, *, windows: str, stride: int, id_column: str | None
-) -> NDArray[np.int64]:
-    """Return the row of the file (from 0) that each sequence's last timestep stands in, (B,).
-
-    A table whose features are its own row numbers is cut in the same way, whatever cleaning drops or sorts.
-    """
-    from dataclasses import replace
-
-    import numpy as np
-
-    from ..models import DataSpec, FeatureSpec, SequenceData
-
-    names = [_unused(frame, kind) for kind in ("thousands", "rest")]  # two columns: float32 holds no large row number
-    numbered = frame.assign(**dict(zip(names, np.divmod(np.arange(len(frame)), 1000), strict=True)))
-    spec = replace(
-        DataSpec(features=tuple(FeatureSpec(name=name) for name in names)), window=(model.data or DataSpec()).window
-    )
-    cut = SequenceData.from_frame(
-        numbered, spec, windows="all" if windows == "all" else "last", stride=stride, id_column=id_column
-    )
-    last = cut.inputs[np.arange(len(cut)), cut.lengths - 1].astype(np.int64)  # (B, 2)
-    assert len(cut) == len(data)  # the same cut
-    rows: NDArray[np.int64] = 1000 * last[:, 0] + last[:, 1]
-    return rows
-
-
-def _unused(frame: pd.DataFrame, name: str) -> str:
-    while name in frame.columns:
-        name += "_"
-    return name
-
-
 def _known_columns(frame: pd.DataFrame, by: Sequence[str], truth: str | None, path: Path) -> list[str]:
     """Return the columns asked for; refuse those that are not in the table."""
     from ..models import InvalidInputError
@@ -220,7 +180,7 @@ def _leave_out(
 
     spec = model.data or DataSpec()
     if columns and not spec.features and spec.vocabulary is None and not model.config.reads_tokens:
-        model.data = _with_columns(spec, model, frame.drop(columns=columns), path, id_column)
+        model.data = with_columns(spec, model, frame.drop(columns=columns), path, id_column)
 
 
 def _together(

@@ -15,10 +15,13 @@ from .metrics import Metrics, evaluate
 from .opening import open_model
 from .predictor import Predictor
 from .preparation import Prepared, prepare
+from .recipe import Recipe, Trained
 from .recorder import Recording, record
+from .retain import RETAIN, RETAINConfig
 from .saved import load, model_hash, save
 from .sequence_data import SequenceData, read_csv
 from .sequence_model import SequenceModel
+from .surrogate import Fidelity, SurrogateTree
 from .targets import Target, resolve_target
 from .text_data import encode_text, prepare_text
 from .torch_files import from_torch
@@ -30,6 +33,7 @@ __all__ = [
     "DivergedError",
     "Examples",
     "FeatureSpec",
+    "Fidelity",
     "GatelensError",
     "History",
     "InvalidInputError",
@@ -44,12 +48,17 @@ __all__ = [
     "ModelError",
     "Predictor",
     "Prepared",
+    "RETAIN",
+    "RETAINConfig",
+    "Recipe",
     "Recording",
     "SavedModelError",
     "SequenceData",
     "SequenceModel",
+    "SurrogateTree",
     "Target",
     "Trace",
+    "Trained",
     "WindowSpec",
     "encode_text",
     "evaluate",

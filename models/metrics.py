@@ -42,6 +42,11 @@ class Metrics:
         """The model's own row."""
         return next(iter(self.rows.values()))
 
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The metrics of the whole that the model has, as a table shows them."""
+        return tuple(metric for metric in HEADLINE if metric in self.model)
+
     def to_dict(self) -> dict[str, dict[str, float]]:
         """Return the rows to six digits, as `DataSpec.provenance["metrics"]` holds them."""
         return {
@@ -49,7 +54,7 @@ class Metrics:
         }
 
     def __str__(self) -> str:
-        columns = [metric for metric in HEADLINE if metric in self.model]
+        columns = self.columns
         wide = max(len(name) for name in self.rows)
         lines = [" ".join([" " * wide, *(metric.rjust(9) for metric in columns)])]
         for name, row in self.rows.items():

@@ -51,16 +51,7 @@ def save(model: Saveable, folder: str | Path) -> Path:
         raise InvalidTypeError(
             f"model is a {type(model).__name__}; expected an LSTMModel or a RETAIN, which load reads."
         )
-    folder = Path(folder)
-    if folder.resolve() == Path.cwd():
-        raise InvalidInputError("the model cannot replace the folder you are in; name a folder, e.g. 'my_model'.")
-    present = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    others = sorted(present - {CONFIG_FILE, WEIGHTS_FILE, DATA_FILE})
-    if others or (present and WEIGHTS_FILE not in present):  # a config.json alone is somebody else's
-        raise InvalidInputError(
-            f"{folder} holds files ({', '.join(others or sorted(present))}) that are not a saved model; "
-            "choose an empty or a new folder."
-        )
+    folder = check_destination(folder)
     if model.data is not None:
         _check_data_fits(model.config, model.data)
     check_is_as_configured(model)
@@ -75,6 +66,21 @@ def save(model: Saveable, folder: str | Path) -> Path:
         (beside / CONFIG_FILE).write_text(_dump(config), encoding="utf-8")
         (beside / DATA_FILE).write_text(_dump(data), encoding="utf-8")
         save_file(weights, beside / WEIGHTS_FILE)
+    return folder
+
+
+def check_destination(folder: str | Path) -> Path:
+    """Return the folder a model may be saved to; refuse one that holds anything but a saved model."""
+    folder = Path(folder)
+    if folder.resolve() == Path.cwd():
+        raise InvalidInputError("the model cannot replace the folder you are in; name a folder, e.g. 'my_model'.")
+    present = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    others = sorted(present - {CONFIG_FILE, WEIGHTS_FILE, DATA_FILE})
+    if others or (present and WEIGHTS_FILE not in present):  # a config.json alone is somebody else's
+        raise InvalidInputError(
+            f"{folder} holds files ({', '.join(others or sorted(present))}) that are not a saved model; "
+            "choose an empty or a new folder."
+        )
     return folder
 
 

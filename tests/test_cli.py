@@ -160,7 +160,7 @@ def test_model_without_names_reads_the_number_columns(run, tmp_path: Path) -> No
         (["report", MODEL, "-i", DATA, "--end", "1999-01-01"], "no window of 24 timesteps that ends at 1999-01-01"),
         (["report", MODEL, "-i", DATA, "--id-column", "patient"], "no column 'patient'"),
         (["report", MODEL, "-i", DATA, "--stride", "0", "--windows", "all"], "stride is 0"),
-        (["report", MODEL], "Missing option"),
+        (["report", MODEL], "--input is missing; name a CSV or Parquet file (or give --text"),
         (["bogus"], "No such command"),
     ],
 )

@@ -13,11 +13,10 @@ import pytest
 import torch
 
 from gatelens.cli import main
-from gatelens.cli.summarize import draw, last_rows
+from gatelens.cli.summarize import draw
 from gatelens.examples.glucose import data_path, model_path
 from gatelens.explainers import DeepLIFT
 from gatelens.models import DataSpec, FeatureSpec, LSTMConfig, LSTMModel, WindowSpec, load, read_csv
-from helpers.draws import make_model
 
 MODEL, DATA = str(model_path()), str(data_path())
 
@@ -134,12 +133,11 @@ def test_groups_are_read_in_the_last_row_of_each_window(tmp_path) -> None:
     spec = DataSpec(
         features=(FeatureSpec(name="a"),), window=WindowSpec(length=7, time_column="time", max_gap_seconds=60)
     )
-    model = make_model(0, data=spec, input_size=1, hidden_sizes=(3,), dtype=torch.float32)
     path = tmp_path / "t.csv"
     frame.to_csv(path, index=False)
     for options in ({"windows": "all", "stride": 5}, {"windows": "last", "stride": 1}):
         data = read_csv(path, spec, id_column="id", **options)
-        rows = last_rows(frame, model, data, id_column="id", **options)
+        rows = data.table_rows
         last = data.inputs[np.arange(len(data)), data.lengths - 1, 0]
         np.testing.assert_allclose(frame["a"].to_numpy()[rows], last, rtol=1e-5)
         expected = [str(stamp)[:16].replace("T", " ") for stamp in frame["time"].to_numpy()[rows]]
