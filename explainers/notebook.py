@@ -86,7 +86,11 @@ def _step_texts(attribution: Attribution, length: int) -> list[str] | None:
     found = attribution.diagnostic("token")
     if found is None:
         found = attribution.diagnostic("timestamp")
-        return None if found is None else [str(time).replace("T", " ") for time in found[0, :length].astype("M8[s]")]
+        if found is None:
+            return None
+        times = found[0, :length]
+        daily = (times.astype("M8[D]") == times).all()
+        return [str(time).replace("T", " ") for time in times.astype("M8[D]" if daily else "M8[s]")]
     return [_cut(str(text)) for text in found[0, :length]]
 
 

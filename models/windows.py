@@ -87,7 +87,8 @@ def piece_of(table: Table, spec: DataSpec, name: str, start: int, stop: int, off
 def piece_name(name: str, start: int, stop: int, times: NDArray[np.datetime64] | None) -> str:
     """Return what a sequence is called."""
     if times is not None:
-        moment = f"{np.datetime_as_string(times[-1], unit='m')}".replace("T", " ")
+        daily = len(times) > 1 and (times.astype("datetime64[D]") == times).all()
+        moment = f"{np.datetime_as_string(times[-1], unit='D' if daily else 'm')}".replace("T", " ")
         return f"{name} until {moment}".strip() if name else moment
     return name or f"rows {start + 1} to {stop}"
 

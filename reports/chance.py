@@ -162,8 +162,10 @@ def _draws(
     for _ in range(DRAWS // BLOCK):
         drawn = []
         for part in sums:
-            units = len(part.count)
-            weight = generator.multinomial(units, np.full(units, 1 / max(units, 1)), size=BLOCK)
+            units = len(part.count)  # 0 of a group that is compared with none
+            weight = np.zeros((BLOCK, 0))
+            if units:
+                weight = generator.multinomial(units, np.full(units, 1 / units), size=BLOCK)
             drawn.append(part.mean_and_variance(weight.astype(np.float64)))
         yield drawn
 

@@ -68,7 +68,7 @@ def headline(attribution: Attribution, sample: int, *, redact: bool = False) -> 
         subject = str(attribution.attrs["target"]) or ("" if name.startswith("output ") else name)
         if len(attribution.output_names) > 1 and subject != name:
             subject = f"{subject}, {name}" if subject else name
-        return f"The model predicts {subject}:" if subject else "The model predicts", value, f"{where}."
+        return f"The model predicts {subject}:" if subject else "The model predicts", value, f"{where}.".lstrip()
     name, probability = pairs[0]
     target = str(attribution.attrs["target"])
     before = f"For {target}, the model predicts" if target else "The model predicts"

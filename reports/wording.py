@@ -207,7 +207,10 @@ def step_labels(attribution: Attribution, sample: int, *, redact: bool = False) 
 
 
 def clock_labels(stamps: NDArray[Any]) -> list[str]:
-    """Return times of day where the sequence is shorter than a day, else dates with times."""
+    """Return dates of daily data, times of day where the sequence is shorter than a day, else dates with times."""
+    days = stamps.astype("datetime64[D]")
+    if len(stamps) > 1 and (days == stamps).all():
+        return [str(day) for day in days]
     short = stamps[-1] - stamps[0] < np.timedelta64(1, "D")
     texts = np.datetime_as_string(stamps.astype("datetime64[m]"))
     return [str(text)[11:16] if short else str(text).replace("T", " ") for text in texts]

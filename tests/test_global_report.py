@@ -331,6 +331,15 @@ def test_shuffled_groups_claim_nothing() -> None:
     assert all(text.endswith("no difference between groups is beyond chance.") for text in texts)
 
 
+def test_many_groups_are_compared_as_far_as_they_are_kept() -> None:
+    """Of twenty groups the largest are compared; the rest, in none of which a comparison is made, do not stop it."""
+    found = many(np.random.default_rng(0).normal(size=(400, 5, 2)))
+    labels = np.array([f"language {number % 20}" for number in range(400)])
+    compared = GlobalReport(found, groups=labels).groups[0]
+    assert len(compared.grouping.labels) == 8
+    assert compared.grouping.labels[-1] == "13 other values"
+
+
 def test_groups_too_small_claim_nothing() -> None:
     """However different, groups of ten are shown, marked, and not compared."""
     report = grouped(np.random.default_rng(0), apart=20.0, count=20)

@@ -188,6 +188,12 @@ def test_a_difference_starts_anew_in_each_window():
 # -- groups and tokens -----------------------------------------------------------------------------------------------
 
 
+def test_windows_of_daily_data_are_named_by_the_day():
+    """Where every row is a day, nobody asks for the minute."""
+    data = SequenceData.from_frame(frame_of([1, 2, 3], [0, 1440, 2880]), spec_of(2, max_gap_seconds=None))
+    assert data.sample_names == ("2020-03-03",)
+
+
 def test_groups_of_any_length_are_padded():
     """With an id column and length None each id is one sequence, in the file's order, padded with 0 and NaT."""
     frame = frame_of([1, 2, 3, 4], [0, 0, 5, 10], patient=["b", "a", "b", "b"])

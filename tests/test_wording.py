@@ -61,6 +61,8 @@ def test_step_labels() -> None:
     assert wording.step_labels(made_attribution(np.ones((3, 1)), length=2), 0) == ["1", "2"]
     days = np.array(["2010-10-05T18:00", "2010-10-06T18:00"], dtype="datetime64[ns]")
     assert wording.clock_labels(days) == ["2010-10-05 18:00", "2010-10-06 18:00"]
+    assert wording.clock_labels(days.astype("datetime64[D]").astype("datetime64[ns]")) == ["2010-10-05", "2010-10-06"]
+    assert wording.clock_labels(days[:1].astype("datetime64[D]").astype("datetime64[ns]")) == ["00:00"]
 
 
 def test_method_name_of_a_plugin() -> None:
