@@ -19,7 +19,7 @@ from .errors import InvalidInputError, InvalidTypeError, nearest_name
 from .scaling import checked_scaler, scaled
 from .sequence_data import SequenceData
 from .series import require_columns
-from .splitting import PARTS, Split, checked_fractions, split_windows
+from .splitting import PARTS, Split, checked_fractions, fractions_of, split_windows
 from .table import NOTES, read_header, read_table
 
 if TYPE_CHECKING:
@@ -78,6 +78,7 @@ def prepare(
     scaling: Any = "standard",
     split: Split = "chronological",
     fractions: Sequence[float] = (0.7, 0.15, 0.15),
+    borders: Any = None,
     guard: int = 0,
     seed: int = 0,
     units: Mapping[str, str] | None = None,
@@ -107,6 +108,8 @@ def prepare(
         split: "chronological" (one border in time, or of rows, for all ids), "random" (whole sequences, or windows
             that share no row), or "grouped" (by id).
         fractions: Shares of training, validation and test; 0 for a part that is not needed.
+        borders: Instead of fractions, for a chronological split: the times at which validation and test begin, or one
+            time at which test begins.
         guard: Distinct times (or rows) after each chronological border that are in no part.
         seed: Of the random and the grouped split.
         units: Unit of each column, e.g. {"glucose": "mg/dL"}.
@@ -133,8 +136,14 @@ def prepare(
         ),
     )  # fmt: skip
     answers = Answers.of(frame, aim.names, called, task)
-    cut = Cut.of(frame, spec, aim, answers, stride=stride, id_column=id_column, source=called, notes=notes)
     order = np.arange(len(frame)) if time_column is None else np.sort(read_times(frame, time_column, called))
+    if borders is not None:
+        if split != "chronological" or time_column is None:
+            raise InvalidInputError(
+                "borders are times, and need a chronological split and a time_column; use fractions for another split."
+            )
+        shares = fractions_of(borders, order)
+    cut = Cut.of(frame, spec, aim, answers, stride=stride, id_column=id_column, source=called, notes=notes)
     part = split_windows(
         cut.footprints(), split, shares, seed=seed, guard=guard, order=order, whole=window is None,
         apart=(window or 0) + aim.ahead, notes=notes,

@@ -56,6 +56,39 @@ def checked_fractions(fractions: Sequence[float]) -> tuple[float, float, float]:
     return shares[0], shares[1], shares[2]
 
 
+def fractions_of(borders: Any, order: NDArray[Any]) -> tuple[float, float, float]:
+    """Return the shares of rows that borders in time cut off.
+
+    Args:
+        borders: Where validation and test begin, as anything pandas reads as a time; or one: where test begins.
+        order: Times of all rows, sorted, datetime64 (N,).
+
+    Raises:
+        InvalidInputError: They are no times, not in order, or leave a part without a row.
+    """
+    import pandas as pd
+
+    try:
+        given = [borders] if isinstance(borders, (str, np.datetime64, pd.Timestamp)) else list(borders)
+        times = [pd.Timestamp(border).tz_localize(None).to_datetime64() for border in given]
+    except (ValueError, TypeError):
+        times = []
+    if len(times) not in (1, 2) or any(np.isnat(time) for time in times):
+        raise InvalidInputError(
+            f"borders is {borders!r}; expected the times at which validation and test begin, e.g. "
+            "('2024-06-01', '2024-09-01'), or one time at which test begins."
+        )
+    edges = [int(np.searchsorted(order, time)) for time in times]
+    steps = np.diff([0, *edges, len(order)])
+    if (steps <= 0).any():
+        raise InvalidInputError(
+            f"borders is {borders!r}, which leaves a part without a row; the rows are from {_place(order[0])} to "
+            f"{_place(order[-1])}."
+        )
+    shares = [float(step) / len(order) for step in steps]
+    return (shares[0], shares[1], shares[2]) if len(shares) == 3 else (shares[0], 0.0, shares[1])
+
+
 def split_windows(
     windows: Footprints,
     split: Split,

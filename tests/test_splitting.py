@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gatelens.models import InvalidInputError
+from gatelens.models import InvalidInputError, prepare
 from gatelens.models.splitting import (
     Footprints,
     checked_fractions,
@@ -128,3 +129,52 @@ def test_parts_that_would_be_empty():
             footprints([(0, 5)]), "chronological", (0.8, 0.1, 0.1), seed=0, guard=0, order=np.arange(10), whole=False,
             apart=1, notes=[],
         )  # fmt: skip
+
+
+# -- borders in time ---------------------------------------------------------------------------------------------------
+
+
+def table(rows: int) -> pd.DataFrame:
+    """A feature and a number to predict, an hour a row."""
+    times = pd.date_range("2024-01-01", periods=rows, freq="h").astype(str)
+    return pd.DataFrame({"time": times, "x": np.arange(rows) / 7.0, "y": np.arange(rows) ** 0.5})
+
+
+def test_borders_are_times():
+    """Validation and test begin at the times named; one border leaves validation out."""
+    frame = table(100)
+    data = prepare(frame, target="y", window=4, time_column="time", borders=(frame["time"][63], frame["time"][80]))
+    starts = [part.times[:, 0].min() for part in (data.train, data.validation, data.test)]
+    ends = [part.times[:, -1].max() for part in (data.train, data.validation, data.test)]
+    rows = pd.to_datetime(frame["time"]).to_numpy()
+    assert starts == [rows[0], rows[63], rows[80]]
+    assert ends == [rows[62], rows[79], rows[99]]
+    assert data.spec.provenance["prepared"]["fractions"] == pytest.approx([0.63, 0.17, 0.2])
+    one = prepare(frame, target="y", window=4, time_column="time", borders=frame["time"][70])
+    assert one.validation is None
+    assert one.test.times[:, 0].min() == rows[70]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"borders": "soon"}, "expected the times at which validation and test begin"),
+        ({"borders": ()}, "expected the times at which validation and test begin"),
+        ({"borders": ("2024-01-01", "2024-01-02", "2024-01-03")}, "expected the times"),
+        ({"borders": 3.5j}, "expected the times"),
+        ({"borders": ("2031-01-01",)}, "leaves a part without a row; the rows are from 2024-01-01"),
+        ({"borders": ("2024-01-03", "2024-01-02")}, "leaves a part without a row"),
+        (
+            {"borders": "2024-01-02", "split": "random", "stride": 9},
+            "borders are times, and need a chronological split",
+        ),
+        (
+            {"borders": "2024-01-02", "time_column": None, "features": ["x"]},
+            "need a chronological split and a time_column",
+        ),
+    ],
+)
+def test_borders_that_cannot_be(options, message):
+    """What is no time, out of order or beyond the data is refused, with the span of the rows."""
+    with pytest.raises(InvalidInputError, match=message):
+        prepare(table(100), **{"target": "y", "window": 4, "time_column": "time", **options})
