@@ -17,11 +17,11 @@ import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from gatelens.examples.story import data_path, tell
+from gatelens.examples.story import data_path
 from gatelens.explainers import Attribution, explain
 from gatelens.explainers.assemble import library_versions
 from gatelens.models import History, LSTMModel, Metrics, Predictor, Prepared, SequenceData, evaluate, fit, load, prepare
-from gatelens.reports import Report, describe
+from gatelens.reports import Report, describe, narrate
 from gatelens.reports.palette import LIGHT
 from gatelens.reports.plots import plot_timesteps, plot_training
 
@@ -146,7 +146,7 @@ def main(folder: Path = FOLDER, *, epochs: int = 15, stride: int = 6) -> None:
         options={"lime": {"samples": 1000}},
     )  # fmt: skip
     print(f"\nThe surest warning among the held-out windows that end at {LOW} mg/dL or less:")
-    tell(found)
+    print(narrate(found))
     print(f"It was {now[surest]:.0f} mg/dL, and became {data.spec.classes[test.targets[surest]]}.")
     draw(found["lime"], readings(data, test)[surest]).savefig(folder / "lime.png", dpi=150)
 

@@ -18,11 +18,10 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from gatelens.examples.story import tell
 from gatelens.explainers import DeepLIFT, explain, explain_over_time
 from gatelens.explainers.assemble import library_versions
 from gatelens.models import History, LSTMModel, Metrics, Prepared, SequenceData, evaluate, fit, load, prepare
-from gatelens.reports import Report, describe
+from gatelens.reports import Report, describe, narrate
 from gatelens.reports.plots import plot_heatmap, plot_training
 
 FOLDER = Path("gatelens-examples") / "each_timestep"
@@ -121,7 +120,7 @@ def main(folder: Path = FOLDER, *, epochs: int = 30, count: int = 2000) -> None:
     for step in EXPLAINED:
         found = explain(loaded, few, METHODS, target=(step, 0), baseline="mean", seed=SEED)
         print()
-        tell(found)
+        print(narrate(found))
         values, wanted = found["deeplift"].values, truth[:, step]  # (3, 20, 10) each
         print(
             f"  Against the truth: correlation {np.corrcoef(values.ravel(), wanted.ravel())[0, 1]:.4f}, largest "

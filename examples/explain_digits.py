@@ -10,10 +10,10 @@ from pathlib import Path
 import torch
 
 from gatelens.examples.digits import NAME, ROWS, split
-from gatelens.examples.story import model_path, print_metrics, tell
+from gatelens.examples.story import model_path, print_metrics
 from gatelens.explainers import explain
 from gatelens.models import load
-from gatelens.reports import Report
+from gatelens.reports import Report, narrate
 
 INK = " .:-=+*#%@"
 
@@ -41,7 +41,7 @@ def main(out: Path) -> None:
             print(
                 "  " + "".join(INK[round(9 * float(ink))] * 2 for ink in line) + f"   a {test.labels[row]}: {share:.0%}"
             )
-        tell(found, sample)
+        print(narrate(found, sample))
         print()
 
     print("Held-out images:")

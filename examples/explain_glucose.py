@@ -28,12 +28,7 @@ def main(end: str, out: Path) -> None:
         sample_names=data.sample_names,
         times=data.times,
     )
-    narrative = narrate(found)
-    print(" ".join(narrative.headline))
-    for reason in narrative.reasons:
-        print(f"  {reason.effect_text:>12}  {reason.name} {reason.text}")
-    for check in narrative.checks:
-        print(f"  [{'ok' if check.passed else 'care'}] {check.text}")
+    print(narrate(found))
 
     print("\nContribution of the last six readings:")
     for name, attribution in found.items():

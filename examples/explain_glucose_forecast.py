@@ -9,10 +9,10 @@ from pathlib import Path
 
 from gatelens.examples.glucose import data_path
 from gatelens.examples.glucose_forecast import NAME, readings_later
-from gatelens.examples.story import model_path, print_metrics, tell
+from gatelens.examples.story import model_path, print_metrics
 from gatelens.explainers import explain
 from gatelens.models import load, read_csv
-from gatelens.reports import Report
+from gatelens.reports import Report, narrate
 
 END = "2010-09-21 14:53"  # the last of the 24 readings, in the held-out weeks
 
@@ -23,7 +23,7 @@ def main(out: Path) -> None:
     assert model.data is not None
     data = read_csv(data_path(), model.data, end=END)
     found = explain(model, data, ["deeplift", "integrated_gradients", "kernel_shap", "gate_saliency"], baseline="mean")
-    tell(found)
+    print(narrate(found))
     assert data.times is not None
     last = found["deeplift"].dataset["input"].to_numpy()[0, -1, 0] * model.data.scale[0] + model.data.center[0]
     print(

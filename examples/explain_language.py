@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gatelens.examples.language import NAME, kinds, split, texts
-from gatelens.examples.story import labelled, model_path, print_metrics, tell
+from gatelens.examples.story import labelled, model_path, print_metrics
 from gatelens.explainers import Attribution, explain
 from gatelens.models import load
-from gatelens.reports import GlobalReport, Report
+from gatelens.reports import GlobalReport, Report, narrate
 
 NAMES = ("Ngultrum butanês", "valkovenäjä", "tunisisk dinar")  # the last is Swedish, and taken for Danish
 LEAST = 10  # names with a letter, for it to be told of
@@ -36,7 +36,7 @@ def main(out: Path) -> None:
     )
     for sample, number in enumerate(labelled(chosen)[1]):
         print(f"{some['deeplift'].sample_names[sample]!r}, which is {classes[number]}:")
-        tell(some, sample)
+        print(narrate(some, sample))
         print()
     page = Report(some, model=model).save(out.with_name(f"{out.stem}-names{out.suffix}"))
     print(f"The page of these names: {page.resolve()}")

@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 
 from gatelens.examples.stocks import DIRECTION, NAME, recent_size, split
-from gatelens.examples.story import model_path, print_metrics, tell
+from gatelens.examples.story import model_path, print_metrics
 from gatelens.explainers import explain
 from gatelens.models import load
-from gatelens.reports import Report
+from gatelens.reports import Report, narrate
 
-SAMPLE = "MSFT until 2011-08-10 00:00"  # a held-out window: falls and a rise of over three usual moves within a week
+SAMPLE = "MSFT until 2011-08-10"  # a held-out window: falls and a rise of over three usual moves within a week
 COLUMNS = ("accuracy", "roc_auc", "roc_auc_low", "roc_auc_high")
 
 
@@ -30,7 +30,7 @@ def main(out: Path) -> None:
         model, chosen, ["deeplift", "integrated_gradients", "kernel_shap", "gate_saliency"],
         baseline="mean", output="probability",
     )  # fmt: skip
-    tell(found)
+    print(narrate(found))
 
     every = explain(model, test.data, ["deeplift"], baseline="mean")["deeplift"]
     effects, moves = every.values[:, :, 0], test.data.inputs[:, :, 0]  # (N, 30) both

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
-from gatelens.examples.story import labelled, model_path, print_metrics, tell
+from gatelens.examples.story import labelled, model_path, print_metrics
 from gatelens.examples.train_weather import COLUMNS
 from gatelens.examples.weather import NAME, PERIODS, WINDOW, dates, periods, split
 from gatelens.explainers import explain
 from gatelens.models import load
-from gatelens.reports import GlobalReport, Report
+from gatelens.reports import GlobalReport, Report, narrate
 
 DAY = np.datetime64("2014-02-16")  # it rained; written down was fog
 
@@ -32,7 +32,7 @@ def main(out: Path) -> None:
         model, day, ["deeplift", "integrated_gradients", "kernel_shap", "gate_saliency"],
         target="rain", baseline="mean", output="probability",
     )  # fmt: skip
-    tell(one)
+    print(narrate(one))
     print(f"  What was written down that day: {classes[labelled(day)[1][0]]}.")
     page = Report(one, model=model).save(out.with_name(f"{out.stem}-day{out.suffix}"))
     print(f"  Its page: {page.resolve()}")

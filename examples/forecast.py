@@ -18,11 +18,11 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import nn
 
-from gatelens.examples.story import data_path, tell
+from gatelens.examples.story import data_path
 from gatelens.explainers import explain
 from gatelens.explainers.assemble import library_versions
 from gatelens.models import History, LSTMModel, Metrics, Predictor, Prepared, SequenceData, evaluate, fit, load, prepare
-from gatelens.reports import Report, describe
+from gatelens.reports import Report, describe, narrate
 from gatelens.reports.palette import LIGHT
 from gatelens.reports.plots import plot_heatmap, plot_training
 
@@ -147,7 +147,7 @@ def main(folder: Path = FOLDER, *, epochs: int = 80) -> None:
     boldest = int(np.abs(forecast - today).argmax())
     found = explain(loaded, test.take([boldest]), METHODS, baseline="mean", seed=SEED)
     print(f"\nThe boldest forecast, made on {days[boldest]}, a day of {today[boldest]:.1f} °C:")
-    tell(found)
+    print(narrate(found))
     print(f"It became {truth[boldest]:.1f} °C.")
     plot_heatmap(found["deeplift"]).savefig(folder / "explained.png", dpi=150)
 

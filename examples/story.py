@@ -78,10 +78,4 @@ def print_metrics(rows: Rows, columns: tuple[str, ...]) -> None:
 
 def tell(found: Mapping[str, Attribution], sample: int = 0) -> None:
     """Print what a report says about one sample: the prediction, its reasons and the checks."""
-    narrative = narrate(found, sample)
-    before, strong, after = narrative.headline
-    print(f"{before} {strong}{'' if after == '.' else ' '}{after}")
-    for reason in narrative.reasons:
-        print(f"  {reason.effect_text:>12}  {reason.name} {reason.text}")
-    for check in narrative.checks:
-        print(f"  [{'ok' if check.passed else 'care'}] {check.text}")
+    print(narrate(found, sample))

@@ -33,9 +33,14 @@ def with_units(
 
 
 def described(
-    spec: DataSpec, cut: Cut, task: Task, classes: tuple[str, ...], units: Mapping[str, str], how: Mapping[str, Any]
+    spec: DataSpec,
+    cut: Cut,
+    task: Task,
+    classes: tuple[str, ...],
+    units: Mapping[str, str],
+    provenance: Mapping[str, Any],
 ) -> DataSpec:
-    """Return the spec with names of classes or outputs, what is predicted, and `how` it was prepared."""
+    """Return the spec with names of classes or outputs, what is predicted, and where it came from."""
     interval = _interval(cut)
     aim = cut.aim
     ahead = [_ahead(rows, interval) for rows in aim.horizons]
@@ -49,9 +54,9 @@ def described(
         classes=classes,
         outputs=outputs,
         output_unit=named.pop() if task == "regression" and len(named) == 1 else "",
-        target=f"{_listed(aim.names)} {when}".strip() + (" at each timestep" if aim.each_timestep else ""),
+        target=f"{_listed(aim.names)} {when}".strip(),
         window=replace(spec.window, interval_seconds=interval),
-        provenance={"prepared": {"horizon": list(aim.horizons), **how}},
+        provenance=provenance,
     )
 
 

@@ -64,8 +64,9 @@ class Metrics:
 
 
 def evaluate(
-    model: Any, examples: Any, *, train: Any, last: Any = None, task: Task | None = None, name: str = "model"
-) -> Metrics:
+    model: Any, examples: Any, *, train: Any, last: Any = None, beside: Mapping[str, Any] | None = None,
+    task: Task | None = None, name: str = "model",
+) -> Metrics:  # fmt: skip
     """Measure a model on examples it was not trained on, beside what needs no model.
 
     Beside it stands the most frequent class, or the mean, of the training targets; where `last` is given also
@@ -77,6 +78,7 @@ def evaluate(
         examples: `Examples`, or a tuple (inputs, targets) or (inputs, targets, lengths).
         train: What the model was trained on, in the same form.
         last: The last known value (or class) at prediction time, shaped like the targets.
+        beside: Name -> answers of other forecasts (numbers, or classes), shaped like the targets.
         task: What a foreign model's scores are; gatelens's own know.
         name: What the model's row is called.
 
@@ -94,11 +96,15 @@ def evaluate(
     answers: dict[str, tuple[NDArray[Any], NDArray[np.float64] | None]] = {name: (_answers(scores, kind), scores)}
     trivial, constant = _constant(known, kind, outputs, names)
     answers[trivial] = (np.broadcast_to(constant, truth.shape), np.zeros_like(scores))
-    if last is not None:
-        given = Examples.of(examples, "examples")
-        stays = CheckedExamples.of(predictor, Examples(given.inputs, last, given.lengths), "last", targets="last")
-        answers["persistence"] = (stays.flat_targets().cpu().numpy(), None)
-    if len(answers) < 2 + (last is not None):
+    others = {**({} if last is None else {"persistence": ("last", last)}),
+              **{called: (f"beside[{called!r}]", said) for called, said in (beside or {}).items()}}  # fmt: skip
+    given = Examples.of(examples, "examples")
+    for called, (argument, said) in others.items():
+        if called in answers:
+            raise InvalidInputError(f"two rows are called {called!r}; choose another name.")
+        answer = CheckedExamples.of(predictor, Examples(given.inputs, said, given.lengths), argument, targets=argument)
+        answers[called] = (answer.flat_targets().cpu().numpy(), None)
+    if len(answers) < 2 + len(others):
         raise InvalidInputError(f"name is {name!r}, which is the name of a trivial answer; choose another.")
     measure = _regression if kind == "regression" else _classes if outputs == 1 or kind == "multiclass" else _yes_no
     rows = {row: measure(truth, answer, score, names) for row, (answer, score) in answers.items()}

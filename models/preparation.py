@@ -148,6 +148,7 @@ def prepare(
         cut.footprints(), split, shares, seed=seed, guard=guard, order=order, whole=window is None,
         apart=(window or 0) + aim.ahead, notes=notes,
     )  # fmt: skip
+    said = notes[-1]
     train = cut.take(part == 0)
     asked = np.concatenate([rows.ravel() for rows in train.target_rows()])
     if task is None:
@@ -163,8 +164,12 @@ def prepare(
         notes.append(f"{classes[1]!r} counts as yes (1), {classes[0]!r} as no (0)")
     spec = scaled(spec, train.training_rows(spec), scaling, notes)
     spec = described(spec, cut, task, classes, units or {}, {
-        "split": split, "fractions": list(shares), "guard": guard, "seed": seed, "stride": stride,
-        "windows": {name: int((part == number).sum()) for number, name in enumerate(PARTS)},
+        "data": Path(called).name,
+        "split": said,
+        "prepared": {
+            "horizon": list(aim.horizons), "split": split, "fractions": list(shares), "guard": guard, "seed": seed,
+            "stride": stride, "windows": {name: int((part == number).sum()) for number, name in enumerate(PARTS)},
+        },
     })  # fmt: skip
     parts = [
         cut.take(part == number).data(spec, task, name) if (part == number).any() else None

@@ -143,8 +143,6 @@ class Recipe:
         metrics = evaluate(model, part, train=prepared.train, last=part.last, name=self.kind)
         provenance = {
             **prepared.spec.provenance,
-            "data": Path(str(self.data["input"])).name if isinstance(self.data["input"], (str, Path)) else "a table",
-            "split": next((note for note in prepared.notes if " split of " in note), ""),
             **history.provenance(),
             "metrics": metrics.to_dict(),
             "metrics_on": measured_on,
@@ -171,7 +169,10 @@ class Recipe:
         lists = {name: frame[column].tolist() for name, column in columns.items() if column is not None}
         lists["texts"] = ["" if missing else str(text) for text, missing in zip(texts, texts.isna(), strict=True)]
         prepared: Prepared = _called(prepare_text, "data", **lists, **options)
-        spec = replace(prepared.spec, target=f"the {columns['labels']}")
+        told = {"data": Path(source).name} if isinstance(source, (str, Path)) else {}
+        spec = replace(
+            prepared.spec, target=f"the {columns['labels']}", provenance={**told, **prepared.spec.provenance}
+        )
         return replace(prepared, spec=spec)
 
     def _fresh(self, prepared: Prepared, seed: int) -> LSTMModel | RETAIN:

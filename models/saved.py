@@ -116,7 +116,10 @@ def load(folder: str | Path) -> Saveable:
     if not folder.exists():
         raise SavedModelError(f"there is no saved model at {folder}; expected a folder with {CONFIG_FILE}.")
     if not folder.is_dir():
-        raise SavedModelError(f"{folder} is a file; expected a saved model's folder, as model.save(folder) writes it.")
+        raise SavedModelError(
+            f"{folder} is a file; expected a saved model's folder, as model.save(folder) writes it. "
+            "Keras files and PyTorch weights are read by open_model."
+        )
     for name in (CONFIG_FILE, WEIGHTS_FILE, DATA_FILE):
         if not (folder / name).is_file():
             raise SavedModelError(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from .config import Task
@@ -61,6 +63,27 @@ class SequenceModel(nn.Module):
         super().__init__()
         self.config = config
         self.data = data
+
+    def predict(self, inputs: Any, lengths: Any = None) -> NDArray[np.float64]:
+        """Return what the model says, (B, K) or (B, T, K): probabilities of classes, or the values of a regression.
+
+        In eval mode and without gradients, in batches that fit into memory; the model's own mode stays as it is.
+
+        Args:
+            inputs: Float (B, T, D), token ids (B, T), or a `SequenceData`, which brings its lengths.
+            lengths: (B,) valid timesteps; None: all T.
+
+        Raises:
+            InvalidInputError: A shape, an id or a length does not fit.
+        """
+        from .predictor import Predictor
+
+        predictor = Predictor(self)
+        if lengths is None:
+            lengths = getattr(inputs, "lengths", None)
+        scores = predictor.predict(*predictor.check(getattr(inputs, "inputs", inputs), lengths))
+        said = scores if predictor.task == "regression" else predictor.probabilities(scores)
+        return said.double().cpu().numpy()
 
     def prepare(self, inputs: Any, lengths: Any) -> tuple[Tensor, Tensor]:
         """Return checked inputs (B, T, D) or ids (B, T), on the model's device and 0 at padding, and lengths (B,).

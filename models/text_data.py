@@ -84,7 +84,8 @@ def prepare_text(
                 f"the {PARTS[number]} part holds no text that no earlier part has; give more texts, or other fractions."
             )
     listed = ", ".join(f"{size} {name}" for size, name in zip(sizes, PARTS, strict=True) if size)
-    notes.append(f"{split} split of {len(texts)} texts: {listed}")
+    said = f"{split} split of {len(texts)} texts: {listed}"
+    notes.append(said)
     train = np.flatnonzero(part == 0)
     task, reason = told_task(answers, train, forecast=False, outputs=1)
     notes.append(f"this is taken for a {task} task, because {reason.replace(repr('label'), 'the label')}")
@@ -94,7 +95,7 @@ def prepare_text(
         classes=() if task == "regression" else classes_of(answers, train, task),
         outputs=("label",) if task == "regression" else (),
         target="the label",
-        provenance={"prepared": {
+        provenance={"split": said, "prepared": {
             "split": split, "fractions": list(shares), "seed": seed, "min_count": min_count,
             "texts": dict(zip(PARTS, sizes, strict=True)),
         }},

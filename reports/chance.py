@@ -163,7 +163,7 @@ def _draws(
         drawn = []
         for part in sums:
             units = len(part.count)  # 0 of a group that is compared with none
-            weight = np.zeros((BLOCK, 0))
+            weight: NDArray[Any] = np.zeros((BLOCK, 0))
             if units:
                 weight = generator.multinomial(units, np.full(units, 1 / units), size=BLOCK)
             drawn.append(part.mean_and_variance(weight.astype(np.float64)))

@@ -44,6 +44,20 @@ class ModelCard:
     curves: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     output_unit: str = ""
 
+    def __str__(self) -> str:
+        """The rows and the layers as a table, e.g. to print a model's summary."""
+        wide = max(len(label) for label, _ in self.rows)
+        lines = [f"{label.ljust(wide)}  {text}" for label, text in self.rows]
+        if self.layers:
+            rows = [("layer", "kind", "reads", "gives", "parameters")]
+            rows += [(name, kind, reads, gives, f"{count:,}") for name, kind, reads, gives, count in self.layers]
+            widths = [max(len(row[place]) for row in rows) for place in range(5)]
+            lines.append("")
+            for name, kind, *numbers in rows:
+                right = "  ".join(text.rjust(width) for text, width in zip(numbers, widths[2:], strict=True))
+                lines.append(f"{name.ljust(widths[0])}  {kind.ljust(widths[1])}  {right}")
+        return "\n".join(lines)
+
 
 def describe(model: Any) -> ModelCard:
     """Return the card of an `LSTMModel`, any module, a function, or a `Predictor` around one."""

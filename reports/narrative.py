@@ -43,6 +43,19 @@ class Narrative:
         """Whether every check passed."""
         return all(check.passed for check in self.checks)
 
+    @property
+    def sentence(self) -> str:
+        """The prediction in one sentence."""
+        before, strong, after = self.headline
+        return f"{before} {strong}{'' if after.startswith(('.', ',')) else ' '}{after}"
+
+    def __str__(self) -> str:
+        """The prediction, its reasons and the checks, a line each, to print."""
+        lines = [self.sentence]
+        lines += [f"  {reason.effect_text:>12}  {reason.name} {reason.text}" for reason in self.reasons]
+        lines += [f"  [{'ok' if check.passed else 'care'}] {check.text}" for check in self.checks]
+        return "\n".join(lines)
+
 
 def narrate(attributions: Mapping[str, Attribution], sample: int = 0, *, redact: bool = False) -> Narrative:
     """Return the words about one sample.

@@ -9,6 +9,8 @@ import numpy as np
 from ..explainers import Attribution
 from .wording import capital, effect, level, percent, step_labels
 
+NEXT_TO_NOTHING = 1e-4  # of the change from the baseline
+
 
 def class_probabilities(attribution: Attribution, sample: int) -> list[tuple[str, float]] | None:
     """Return (class, probability) of the explained timestep, most likely first; None for a regression or a window."""
@@ -111,6 +113,9 @@ def comparison(attribution: Attribution, sample: int, *, redact: bool = False) -
     digits = 3
     while digits < 9 and level(prediction, attribution, digits) == level(reference, attribution, digits):
         digits += 1  # enough to tell the two apart
+    against = level(reference, attribution, digits)
+    if attribution.attrs["output"] != "probability" and abs(reference) < NEXT_TO_NOTHING * abs(prediction - reference):
+        against = f"about {level(0.0, attribution)}"
     subject = {"probability": f"The probability of {name}", "logit": f"The score of {name}"}[
         attribution.attrs["output"]
     ]
@@ -120,8 +125,7 @@ def comparison(attribution: Attribution, sample: int, *, redact: bool = False) -
         subject = capital(explained_words(attribution, sample, redact=redact))
     return (
         f"{subject} is {level(prediction, attribution, digits)}; for {described} it would be "
-        f"{level(reference, attribution, digits)}. "
-        f"The reasons below share out the difference, {change}."
+        f"{against}. The reasons below share out the difference, {change}."
     )
 
 

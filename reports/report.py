@@ -133,7 +133,7 @@ class Report:
             parts.append(f'<div data-number="{sample}">{folded}</div>')
         parts.append(about(self.attributions, self.model, command=self.command, redact=self.redact))
         return page(
-            self.title or _sentence(narratives[0]),
+            self.title or narratives[0].sentence,
             "\n".join(parts),
             library_versions()["gatelens"],
             script=explored.script,
@@ -410,11 +410,6 @@ def _as_mapping(attributions: Any) -> dict[str, Attribution]:
     if not result:
         raise InvalidInputError("there is no attribution to report; pass at least one.")
     return result
-
-
-def _sentence(narrative: Narrative) -> str:
-    before, strong, after = narrative.headline
-    return f"{before} {strong}{'' if after.startswith(('.', ',')) else ' '}{after}"
 
 
 def _short(narrative: Narrative, attribution: Attribution, sample: int) -> str:

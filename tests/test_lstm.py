@@ -1,5 +1,6 @@
 """The reference LSTM against the equations, against `nn.LSTM`, and against itself one sequence at a time."""
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -7,7 +8,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from gatelens.models import InvalidInputError, InvalidTypeError
+from gatelens.models import InvalidInputError, InvalidTypeError, LSTMConfig, LSTMModel, SequenceData
 from gatelens.models.equations import evaluate
 from helpers.draws import POOLINGS, cases, make_inputs, make_model
 
@@ -236,3 +237,22 @@ def test_data_and_repr():
     model = make_model(0, input_size=2, task="binary")
     assert "task=binary" in repr(model)
     assert model.data is None
+
+
+@pytest.mark.parametrize(("task", "outputs"), [("regression", 2), ("binary", 1), ("multiclass", 3)])
+def test_predict_says_probabilities_or_values(task, outputs):
+    """In eval mode whatever the model's own mode, which stays; lengths come along with a SequenceData."""
+    torch.manual_seed(0)
+    config = LSTMConfig(input_size=2, hidden_sizes=(4,), output_size=outputs, task=task, dropout=0.5)
+    model = LSTMModel(config).train()
+    inputs, lengths = torch.randn(5, 6, 2), np.array([6, 2, 3, 6, 1])
+    found = model.predict(inputs, lengths)
+    assert model.training
+    with torch.no_grad():
+        scores = model.eval()(inputs, torch.tensor(lengths)).double()
+    expected = {"regression": scores, "binary": scores.sigmoid(), "multiclass": scores.softmax(1)}[task]
+    np.testing.assert_allclose(found, expected.numpy(), rtol=1e-6)
+    data = SequenceData(inputs.numpy(), lengths, tuple("abcde"), None, np.arange(5))
+    np.testing.assert_array_equal(model.predict(data), found)
+    with pytest.raises(InvalidInputError, match="features=2"):
+        model.predict(inputs[..., :1])

@@ -254,3 +254,23 @@ def test_other_refusals():
     model = LSTMModel(LSTMConfig(input_size=1, hidden_sizes=(2,), task="binary"), spec)
     with pytest.raises(InvalidTypeError, match=r"for a class its number \(of no, yes\)"):
         evaluate(model, (examples[0], ["no"] * 4), train=examples)
+
+
+def test_other_forecasts_stand_beside_the_model():
+    """Answers that somebody else's model gave are measured like the model's, in a row of their name."""
+    rng = np.random.default_rng(0)
+    inputs, targets = rng.normal(size=(40, 3, 2)), rng.normal(size=40)
+    model = LSTMModel(LSTMConfig(input_size=2, hidden_sizes=(3,)))
+    train = (inputs, targets)
+    found = evaluate(model, train, train=train, beside={"ridge": targets + 0.5, "copy": targets[:, None]}, last=targets)
+    assert list(found.rows) == ["model", "training_mean", "persistence", "ridge", "copy"]
+    assert found.rows["ridge"]["mae"] == pytest.approx(0.5)
+    assert found.rows["copy"]["mse"] == 0
+    with pytest.raises(InvalidInputError, match=r"beside\['ridge'\] has shape \(3,\)"):
+        evaluate(model, train, train=train, beside={"ridge": targets[:3]})
+    with pytest.raises(InvalidInputError, match="two rows are called 'training_mean'"):
+        evaluate(model, train, train=train, beside={"training_mean": targets})
+    classes = LSTMModel(LSTMConfig(input_size=2, hidden_sizes=(3,), output_size=3, task="multiclass"))
+    answers = rng.integers(0, 3, 40)
+    row = evaluate(classes, (inputs, answers), train=(inputs, answers), beside={"same": answers}).rows["same"]
+    assert row["accuracy"] == 1

@@ -55,6 +55,19 @@ def test_foreign_models() -> None:
     assert metric_sentence(card) == ""
 
 
+def test_card_prints_as_a_summary() -> None:
+    """Printed, a card is the rows and a table of the layers, with thousands set apart."""
+    text = str(describe(LSTMModel(LSTMConfig(input_size=2, hidden_sizes=(32,)))))
+    lines = text.splitlines()
+    assert lines[0].startswith("Kind")
+    assert "LSTM, 1 layer of 32 units" in lines[0]
+    assert [line.split() for line in lines[-3:]] == [
+        ["layer", "kind", "reads", "gives", "parameters"], ["lstm.0", "LSTM", "2", "32", "4,608"],
+        ["head", "Linear", "32", "1", "33"],
+    ]  # fmt: skip
+    assert len({len(line) for line in lines[-3:]}) == 1
+
+
 def test_metric_sentence_of_a_forecast() -> None:
     """A regression's mean absolute error stands in its unit, beside the best of the simple forecasts."""
     metrics = {"lstm": {"mae": 13.84, "r2": 0.9}, "persistence": {"mae": 18.4}, "ridge": {"mae": 14.5}}
