@@ -1,4 +1,4 @@
-"""`gatelens demo`: from a glucose monitor's last two hours to a page that tells why."""
+"""`gatelens demo`: from a glucose monitor's last two hours to a page that tells why; by name, the other stories."""
 
 from __future__ import annotations
 
@@ -14,15 +14,54 @@ if TYPE_CHECKING:
     from ..explainers import Attribution
     from ..models import SequenceData
 
-OUT = Annotated[Path, typer.Option("--out", "-o", help="HTML file to write.")]
+FOLDER = "gatelens-demo"
+STORIES = {
+    "glucose": "from 24 readings, 5 minutes apart, will glucose fall, stay or rise within 30 minutes?",
+    "glucose-forecast": "how high will glucose be in 30 minutes?",
+    "language": "from its letters, which of twelve languages is a name in?",
+    "stocks": "from 30 days of returns, will the next five days be more volatile than usual?",
+    "weather": "which weather was written down, and since when does the record not mean what it did?",
+    "digits": "which digit is this, read row by row?",
+}
+NAME = Annotated[str, typer.Argument(help=f"Story: {', '.join(STORIES)}.")]
+OUT = Annotated[
+    Path | None,
+    typer.Option("--out", "-o", help=f"HTML file to write; else {FOLDER}/report.html, or {FOLDER}/NAME.html."),
+]
 
 # Three windows of the held-out weeks: a clear fall, a clear rise, and one the model is unsure of and gets wrong.
 ENDS = ("2010-10-05 18:03", "2010-09-24 07:24", "2010-09-17 09:38")
 
 
-def demo(out: OUT = Path("gatelens-demo/report.html"), json: JSON = False) -> None:
-    """Explain three real glucose predictions and write the page."""
-    say("Glucose model: from 24 readings, 5 minutes apart, will glucose fall, stay or rise within 30 minutes?")
+def demo(name: NAME = "glucose", out: OUT = None, json: JSON = False) -> None:
+    """Explain real predictions of a trained model, and write the page."""
+    if name in STORIES:
+        say(f"{name}: {STORIES[name]}")  # at once: torch takes seconds to import
+    from ..models import InvalidInputError
+    from ..models.errors import nearest_name
+
+    if name not in STORIES:
+        raise InvalidInputError(f"there is no demo {name!r}; {nearest_name(name, list(STORIES))}")
+    path = out or Path(FOLDER) / ("report.html" if name == "glucose" else f"{name}.html")
+    if path.suffix.lower() not in (".html", ".htm"):
+        raise InvalidInputError(f"--out is {path}; expected a name that ends in .html, e.g. demo.html.")
+    (_glucose if name == "glucose" else _told)(name, path, json=json)
+
+
+def _told(name: str, path: Path, *, json: bool) -> None:
+    """Run a story's own script, which prints what it finds and ends with its page."""
+    from contextlib import redirect_stdout
+    from importlib import import_module
+
+    script = import_module(f"gatelens.examples.explain_{name.replace('-', '_')}")
+    with redirect_stdout(sys.stderr if json else sys.stdout):
+        script.main(path)
+    if json:
+        print_json({"report": str(path.resolve())})
+
+
+def _glucose(_name: str, out: Path, *, json: bool) -> None:
+    """Explain three glucose predictions."""
     from ..examples.glucose import data_path, model_path
     from ..explainers import DEFAULT_METHODS
     from ..models import load

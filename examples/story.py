@@ -12,10 +12,8 @@ from typing import Any
 import torch
 from numpy.typing import NDArray
 
-from gatelens.explainers import Attribution
 from gatelens.explainers.assemble import library_versions
 from gatelens.models import DataSpec, LSTMModel, SequenceData
-from gatelens.reports import narrate
 
 Rows = Mapping[str, Mapping[str, float]]
 
@@ -74,8 +72,3 @@ def print_metrics(rows: Rows, columns: tuple[str, ...]) -> None:
     for name, row in rows.items():
         cells = ((f"{row[column]:.3f}" if column in row else "").rjust(max(11, len(column))) for column in columns)
         print(name.replace("_", " ").ljust(wide), *cells)
-
-
-def tell(found: Mapping[str, Attribution], sample: int = 0) -> None:
-    """Print what a report says about one sample: the prediction, its reasons and the checks."""
-    print(narrate(found, sample))

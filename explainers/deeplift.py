@@ -106,20 +106,23 @@ class DeepSHAP(DeepLIFT):
 
 
 def _through_softmax(x: Tensor, base_x: Tensor, multiplier: Tensor, valid: Tensor | None = None) -> Tensor:
-    """Return the multipliers of energies (b, n) from those of their softmax: exp by rescale, then a product."""
+    """Return the multipliers of energies (b, n) from those of their softmax w, which no common shift of them changes.
+
+    With the slopes s = (w - w0) / (log w - log w0), and because the weights of both runs sum to 1, w - w0 is exactly
+    s (x - x0 - sum(s (x - x0)) / sum(s)).
+    """
     if valid is not None:
         x, base_x = (part.masked_fill(~valid, -torch.inf) for part in (x, base_x))
-    top = torch.maximum(x.amax(dim=1, keepdim=True), base_x.amax(dim=1, keepdim=True))
-    e, base_e = (x - top).exp(), (base_x - top).exp()
-    total, base_total = e.sum(dim=1, keepdim=True), base_e.sum(dim=1, keepdim=True)
-    share = (1 / total + 1 / base_total) / 2
-    to_total = (multiplier * (e + base_e) / 2).sum(dim=1, keepdim=True) * (-1 / (total * base_total))
-    difference = x - base_x
+    logs, base_logs = x.log_softmax(dim=1), base_x.log_softmax(dim=1)
+    weights, base_weights = logs.exp(), base_logs.exp()
+    difference = logs - base_logs
     if valid is not None:
         difference = difference.masked_fill(~valid, 0)
     small = difference.abs() < SMALL[x.dtype]
-    slope = torch.where(small, (e + base_e) / 2, (e - base_e) / torch.where(small, 1, difference))
-    return (multiplier * share + to_total) * slope
+    slope = torch.where(
+        small, (weights + base_weights) / 2, (weights - base_weights) / torch.where(small, 1, difference)
+    )
+    return slope * (multiplier - (multiplier * slope).sum(dim=1, keepdim=True) / slope.sum(dim=1, keepdim=True))
 
 
 def _through_pooling(run: OpenedRun, base: OpenedRun, pooled: Tensor, places: tuple[Tensor, Tensor] | None) -> Tensor:

@@ -1,5 +1,6 @@
 """The command line: real runs, output for people and programs, and one helpful sentence for each bad input."""
 
+import importlib
 import json
 import subprocess
 import sys
@@ -63,8 +64,40 @@ def test_demo(run, tmp_path: Path, monkeypatch) -> None:
     assert code == 0
     assert str(page) in out
     assert "rate of change" in out
-    assert "Glucose model" in err
+    assert "will glucose fall, stay or rise" in err
     assert page.read_text(encoding="utf-8").count("<article") == 3
+
+
+@pytest.mark.parametrize("name", ["glucose-forecast", "digits"])
+def test_demo_of_another_story(run, tmp_path: Path, monkeypatch, name) -> None:
+    """By name another story is told: its metrics beside the simple forecasts', and the path of its page."""
+    monkeypatch.chdir(tmp_path)
+    code, out, err = run("demo", name)
+    page = tmp_path / "gatelens-demo" / f"{name}.html"
+    assert code == 0
+    assert err.startswith(f"{name}: ")
+    assert "lstm" in out
+    assert out.splitlines()[-1] == f"Open {page}"
+    assert page.stat().st_size > 100_000
+
+
+def test_demo_refuses(run, monkeypatch, tmp_path: Path) -> None:
+    """An unknown story gets the known ones; nothing is written."""
+    monkeypatch.chdir(tmp_path)
+    assert "there is no demo 'wether'; known: glucose, " in run("demo", "wether")[2]
+    assert "expected a name that ends in .html" in run("demo", "--out", "page.pdf")[2]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_every_story_has_its_script() -> None:
+    """Each name that `demo` offers is an example script with a saved model."""
+    from gatelens.cli.demo import STORIES
+    from gatelens.examples.story import model_path
+
+    for name in STORIES:
+        module = importlib.import_module(f"gatelens.examples.explain_{name.replace('-', '_')}")
+        assert callable(module.main)
+        assert (model_path(name.replace("-", "_")) / "data.json").is_file()
 
 
 def test_inspect(run) -> None:

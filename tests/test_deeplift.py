@@ -9,10 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from gatelens.explainers.deeplift import SMALL, DeepLIFT, DeepSHAP
+from gatelens.explainers.deeplift import SMALL, DeepLIFT, DeepSHAP, _through_softmax
 from gatelens.models import LSTMConfig, LSTMModel, ModelError, from_torch, kernels
 from gatelens.models.activations import ACTIVATIONS
 from gatelens.models.differences import difference_slope
+from helpers.draws import make_model
 from helpers.lstm_loop import make_lstm, random
 
 POOLINGS = ("last", "mean", "max", "attention", "dot_attention", "none")
@@ -361,3 +362,31 @@ def test_compiled_factors_are_torchs(shared, padded, monkeypatch):
     monkeypatch.setattr("gatelens.models.keeping.is_compiled", lambda _: False)
     expected = DeepLIFT(model, baseline=baseline).explain(inputs, target=0, lengths=lengths).values
     np.testing.assert_allclose(found, expected, rtol=0, atol=2e-5 * float(np.abs(expected).max()))
+
+
+@pytest.mark.parametrize("shift", [0.0, 30.0, -200.0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_shift_of_all_energies_changes_nothing(dtype, shift):
+    """A softmax does not see a common shift of its inputs, so neither do the multipliers; they stay complete."""
+    generator = torch.Generator().manual_seed(0)
+    x, base, multiplier = (torch.randn(6, 5, generator=generator, dtype=torch.float64).to(dtype) for _ in range(3))
+    found = _through_softmax(x + shift, base, multiplier)
+    expected = _through_softmax(x.double(), base.double(), multiplier.double())
+    tolerance = 1e-4 if dtype == torch.float32 else 1e-12
+    torch.testing.assert_close(found.double(), expected, atol=tolerance, rtol=tolerance)
+    change = (multiplier * ((x + shift).softmax(1) - base.softmax(1))).sum(1)
+    told = (found * (x + shift - base)).sum(1)
+    torch.testing.assert_close(told, change, atol=(1 + abs(shift)) * tolerance / 10, rtol=0)
+
+
+def test_sharp_attention_stays_in_scale():
+    """Energies that differ by tens from the baseline's give values of the size of the change, complete in float32."""
+    for seed in range(5):
+        model = make_model(seed, input_size=3, hidden_sizes=(8,), pooling="attention", dtype=torch.float32)
+        with torch.no_grad():
+            model.pooling.query.mul_(60)
+        inputs = 3 * torch.randn(20, 12, 3, generator=torch.Generator().manual_seed(seed))
+        found = DeepLIFT(model).explain(inputs)
+        change = np.abs(found.prediction - found.baseline_prediction)
+        assert np.abs(found.values).sum(axis=(1, 2)).max() < 60 * change.max()
+        assert (np.abs(found.completeness_gap) <= 1e-5 * np.abs(found.values).sum(axis=(1, 2))).all()
