@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from scipy.special import expit, softmax
 from torch import Tensor
 
 from .data_spec import DataSpec
-from .errors import InvalidInputError, InvalidTypeError, ModelError
-from .labelled import Examples
+from .errors import InvalidInputError, InvalidTypeError, ModelError, nearest_name
+from .labelled import Examples, known_task
 from .predictor import Predictor
 from .segment_statistics import Values
 from .sequence_data import SequenceData
+
+IMITATED = ("answer", "probability")
 
 
 def sequences_of(predictor: Predictor, data: Any, lengths: Any, name: str) -> tuple[list[Values], Tensor, Tensor]:
@@ -63,13 +67,74 @@ def split(
     return grown, measured
 
 
-def output_of(predictor: Predictor, outputs: int, output: int | str | None) -> int:
-    """Return which output is imitated; of classes it does not matter."""
-    if predictor.task == "multiclass":
-        if output is not None:
-            raise InvalidInputError(f"output is {output!r}; all classes are imitated at once, so leave it out.")
-        return 0
-    names = predictor.class_names
+@dataclass(frozen=True)
+class Wanted:
+    """What of a model's scores is imitated.
+
+    Attributes:
+        output: Which of the K scores; of answers of classes it does not matter.
+        answers: What the model can say, in words; empty where a number is imitated.
+        unit: Of the number.
+        share: Whether the number is a class's probability, in percent.
+        task: What the scores are.
+    """
+
+    output: int
+    answers: tuple[str, ...]
+    unit: str
+    share: bool
+    task: str
+
+    @classmethod
+    def of(cls, predictor: Predictor, outputs: int, output: int | str | None, imitate: str) -> Wanted:
+        """Return what is asked for, or refuse."""
+        task = known_task(predictor)
+        if imitate not in IMITATED:
+            raise InvalidInputError(f"imitate is {imitate!r}; {nearest_name(imitate, IMITATED)}")
+        share = imitate == "probability"
+        if share and task == "regression":
+            raise InvalidInputError("imitate is 'probability', and the model gives numbers; leave it out.")
+        if task == "multiclass" and not share:
+            if output is not None:
+                raise InvalidInputError(
+                    f"output is {output!r}; all classes are imitated at once, so leave it out, or imitate one class's "
+                    "'probability'."
+                )
+            output = 0
+        names = _names(predictor, outputs)
+        chosen = _number_of(output, outputs, names if len(names) == outputs else predictor.class_names)
+        data = predictor.data or DataSpec()
+        if share or task == "regression":
+            return cls(chosen, (), "%" if share else data.output_unit, share, task)
+        several = task == "binary" and outputs > 1
+        return cls(chosen, (f"not {names[chosen]}", names[chosen]) if several else names, "", share, task)
+
+    @property
+    def numbers(self) -> str:
+        """What the numbers are called."""
+        return "probabilities" if self.share else "scores"
+
+    def said(self, scores: Values) -> Values:
+        """Return what the scores (B, K) say, (B,): a class's number, 0 or 1, a score, or a probability in percent."""
+        if self.share:
+            found = softmax(scores, axis=1) if self.task == "multiclass" else expit(scores)
+            return 100 * found[:, self.output]  # type: ignore[no-any-return]
+        if self.task == "regression":
+            return scores[:, self.output]
+        return (scores.argmax(axis=1) if self.task == "multiclass" else scores[:, self.output] > 0).astype(np.float64)
+
+
+def _names(predictor: Predictor, outputs: int) -> tuple[str, ...]:
+    """Return the names of classes, of no and yes, or of several yes/no outputs."""
+    data = predictor.data or DataSpec()
+    if predictor.task == "binary" and outputs > 1:
+        return data.outputs if len(data.outputs) == outputs else tuple(f"output {k}" for k in range(outputs))
+    count = outputs if predictor.task == "multiclass" else 2
+    usual = tuple(f"class {number}" for number in range(count)) if count > 2 else ("no", "yes")
+    return data.classes if len(data.classes) == count else usual
+
+
+def _number_of(output: int | str | None, outputs: int, names: tuple[str, ...]) -> int:
     if isinstance(output, str) and output in names and len(names) == outputs:
         return names.index(output)
     if output is None and outputs == 1:
@@ -78,23 +143,3 @@ def output_of(predictor: Predictor, outputs: int, output: int | str | None) -> i
         known = f" ({', '.join(names)})" if len(names) == outputs else ""
         raise InvalidInputError(f"output is {output!r}; expected one of the outputs 0 to {outputs - 1}{known}.")
     return int(output)
-
-
-def answer_names(predictor: Predictor, outputs: int, output: int) -> tuple[str, ...]:
-    """Return what the model can say, in words; nothing of a regression."""
-    if predictor.task == "regression":
-        return ()
-    data = predictor.data or DataSpec()
-    if predictor.task == "binary" and outputs > 1:
-        name = data.outputs[output] if len(data.outputs) == outputs else f"output {output}"
-        return (f"not {name}", name)
-    count = outputs if predictor.task == "multiclass" else 2
-    usual = tuple(f"class {number}" for number in range(count)) if count > 2 else ("no", "yes")
-    return data.classes if len(data.classes) == count else usual
-
-
-def said_by(scores: Values, task: str, output: int) -> Values:
-    """Return what the scores (B, K) say, (B,): a class's number, 0 or 1, or a score."""
-    if task == "regression":
-        return scores[:, output]
-    return (scores.argmax(axis=1) if task == "multiclass" else scores[:, output] > 0).astype(np.float64)

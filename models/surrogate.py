@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from .data_spec import DataSpec
 from .errors import InvalidInputError
-from .imitated import answer_names, asked, output_of, said_by, sequences_of, split
+from .imitated import Wanted, asked, sequences_of, split
 from .labelled import known_task
 from .predictor import Predictor
 from .segment_statistics import KINDS, Statistic, Values, statistics_of, table_of
@@ -38,6 +38,7 @@ class Fidelity:
         trivial: Of the best constant answer on the sequences the tree was grown on.
         constant: That answer, in words.
         count: Held-out sequences.
+        numbers: What is followed where it is no answer: "scores" or "probabilities".
     """
 
     measure: str
@@ -45,6 +46,7 @@ class Fidelity:
     trivial: float
     constant: str
     count: int
+    numbers: str = "scores"
 
     def __str__(self) -> str:
         if self.measure == "accuracy":
@@ -53,7 +55,7 @@ class Fidelity:
                 f"(always {self.constant}: {_percent(self.trivial)})"
             )
         return (
-            f"follows the model's scores on {self.count} held-out sequences with R2 {_signed(self.value)} "
+            f"follows the model's {self.numbers} on {self.count} held-out sequences with R2 {_signed(self.value)} "
             f"(always {self.constant}: {_signed(self.trivial)})"
         )
 
@@ -97,20 +99,18 @@ class SurrogateTree:
         fidelity: How far it agrees with the model.
         nodes: The tree, the root first, each node before those below it.
         statistics: What it may ask.
-        answers: Names of what it can say; empty for a regression.
-        unit: Of a regression's scores.
+        answers: Names of what it can say; empty where it imitates a number.
+        unit: Of that number; of a probability "%".
     """
 
-    def __init__(
-        self, predictor: Predictor, tree: Any, statistics: tuple[Statistic, ...], answers: tuple[str, ...], output: int
-    ) -> None:
+    def __init__(self, predictor: Predictor, tree: Any, statistics: tuple[Statistic, ...], wanted: Wanted) -> None:
         self._predictor = predictor
         self._tree = tree
         self._data = predictor.data or DataSpec()
-        self._output = output
+        self._wanted = wanted
         self.statistics = statistics
-        self.answers = answers
-        self.unit = "" if answers else self._data.output_unit
+        self.answers = wanted.answers
+        self.unit = wanted.unit
         self.nodes = self._nodes()
         self.fidelity: Fidelity
 
@@ -123,6 +123,7 @@ class SurrogateTree:
         *,
         task: Any = None,
         output: int | str | None = None,
+        imitate: Literal["answer", "probability"] = "answer",
         held_out: float | Any = 0.3,
         max_depth: int = 3,
         min_leaf: int = 10,
@@ -138,6 +139,8 @@ class SurrogateTree:
             lengths: (B,) valid timesteps, where `data` does not say.
             task: What a foreign model's scores are; gatelens's own know.
             output: Which output of several (a regression's, or a yes/no question); of classes all are imitated.
+            imitate: "answer", or the "probability" of one class (`output`) or of yes: of a model that nearly always
+                answers the same, its doubts are all there is to imitate.
             held_out: Share of the sequences that fidelity is measured on, drawn at random; or such sequences, in a
                 form that `data` may have. Give them where neighbours overlap, as windows of one recording do.
             max_depth: Most questions before an answer.
@@ -152,7 +155,7 @@ class SurrogateTree:
         from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
         predictor = model if isinstance(model, Predictor) else Predictor(model, task=task)
-        kind = known_task(predictor)
+        known_task(predictor)
         for name, value in (("max_depth", max_depth), ("min_leaf", min_leaf)):
             if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
                 raise InvalidInputError(f"{name} is {value!r}; expected a whole number, 1 or more.")
@@ -165,20 +168,20 @@ class SurrogateTree:
             )
         own = predictor.data or DataSpec()
         named = statistics_of(own, sequences[0].shape[1], statistics)
-        chosen = output_of(predictor, scores.shape[1], output)
-        answers = answer_names(predictor, scores.shape[1], chosen)
-        train, test = (said_by(part[1], kind, chosen) for part in (grown, measured))
+        wanted = Wanted.of(predictor, scores.shape[1], output, imitate)
+        train, test = (wanted.said(part[1]) for part in (grown, measured))
         if (train == train[0]).all():
             raise InvalidInputError(
                 f"the model says the same of all {len(train)} sequences the tree would be grown on, so there is "
-                "nothing to imitate; give sequences that it tells apart."
+                "nothing to imitate; give sequences that it tells apart"
+                + (", or imitate='probability'." if wanted.answers else ".")
             )
         options = {"max_depth": int(max_depth), "min_samples_leaf": int(min_leaf), "random_state": seed}
-        tree = DecisionTreeRegressor(**options) if kind == "regression" else DecisionTreeClassifier(**options)
+        tree = DecisionTreeClassifier(**options) if wanted.answers else DecisionTreeRegressor(**options)
         tree.fit(table_of(named, grown[0], own), train)
-        found = cls(predictor, tree, named, answers, chosen)
+        found = cls(predictor, tree, named, wanted)
         said = tree.predict(table_of(named, measured[0], own))
-        found.fidelity = _fidelity(train, test, said, answers, found.unit)
+        found.fidelity = _fidelity(train, test, said, wanted)
         return found
 
     def predict(self, inputs: Any, lengths: Any = None) -> NDArray[Any]:
@@ -222,7 +225,7 @@ class SurrogateTree:
             for statistic, limits in self._conditions(node).items()
         ]
         text = f"The tree says {node.answer}, because {'; '.join(steps) or 'it asks nothing'}."
-        said = said_by(scores, known_task(self._predictor), self._output)[0]
+        said = self._wanted.said(scores)[0]
         if not self.answers:
             return f"{text} The model says {_number(said, self.unit)}."
         model_answer = self.answers[int(said)]
@@ -286,7 +289,8 @@ class SurrogateTree:
         return f"about {node.answer} (mean of {node.count} sequences)"
 
 
-def _fidelity(train: Values, test: Values, said: Values, answers: tuple[str, ...], unit: str) -> Fidelity:
+def _fidelity(train: Values, test: Values, said: Values, wanted: Wanted) -> Fidelity:
+    answers = wanted.answers
     if answers:
         constant = int(np.bincount(train.astype(int)).argmax())
         same, trivial = float((said == test).mean()), float((test == constant).mean())
@@ -297,7 +301,7 @@ def _fidelity(train: Values, test: Values, said: Values, answers: tuple[str, ...
             "the model says the same of all held-out sequences, so R2 is not defined there; hold out more of them."
         )
     value, trivial = (1 - float(((test - answer) ** 2).sum()) / spread for answer in (said, mean))
-    return Fidelity("R2", value, trivial, _number(mean, unit), len(test))
+    return Fidelity("R2", value, trivial, _number(mean, wanted.unit), len(test), wanted.numbers)
 
 
 def _range(limits: dict[str, float], unit: str = "") -> str:

@@ -155,5 +155,7 @@ def _values(axes: Axes, surrogate: SurrogateTree, rows: list[Node], middles: lis
         )  # fmt: skip
     axes.margins(x=0.12)
     axes.locator_params(axis="x", nbins=3)
-    label = "mean score of the model" + (f", {surrogate.unit}" if surrogate.unit else "")
+    label = f"mean {'probability' if surrogate.fidelity.numbers == 'probabilities' else 'score'} of the model" + (
+        f", {surrogate.unit}" if surrogate.unit else ""
+    )
     axes.set_xlabel(fitted(label, int(width_of(axes) / LETTER), 2))

@@ -236,3 +236,38 @@ def test_yes_no_questions_of_several():
     by_name, by_number = (SurrogateTree.fit(model, sequences(150, 6, 3), output=one) for one in ("wind", 1))
     assert by_name.answers == ("not wind", "wind")
     assert by_name.rules() == by_number.rules()
+
+
+def test_the_probability_of_a_cautious_model_is_imitated():
+    """A model that says no to all has nothing to imitate but its doubts; the tree follows them, in percent."""
+    model, inputs = lstm(task="binary"), sequences(300, 6, 3)
+    with torch.no_grad():
+        model.head.weight.mul_(3)
+        model.head.bias.fill_(-6)
+    probabilities = 100 * model.predict(inputs)[:, 0]
+    assert probabilities.max() < 50
+    with pytest.raises(InvalidInputError, match="imitate='probability'"):
+        SurrogateTree.fit(model, inputs)
+    tree = SurrogateTree.fit(model, inputs, imitate="probability", min_leaf=5)
+    assert tree.fidelity.measure == "R2"
+    assert tree.fidelity.value > tree.fidelity.trivial
+    assert "follows the model's probabilities" in str(tree.fidelity)
+    leaf = np.array([tree.predict(inputs[row : row + 1])[0] for row in range(len(inputs))])
+    assert leaf.mean() == pytest.approx(probabilities.mean(), rel=0.2)
+    assert tree.nodes[0].value == pytest.approx(leaf.mean(), rel=0.2)
+    assert "%" in tree.rules()
+    assert f"{probabilities[0]:.2f}"[:3] in tree.explain(inputs[0])
+
+
+def test_the_probability_of_one_class_is_imitated():
+    """Of several classes one is named; of a regression there is no probability."""
+    model, inputs = lstm(task="multiclass", output_size=3, strength=4.0), sequences(200, 6, 3)
+    model.data = DataSpec(classes=("a", "b", "c"))
+    tree = SurrogateTree.fit(model, inputs, imitate="probability", output="b")
+    assert tree.nodes[0].value == pytest.approx(100 * model.predict(inputs)[:, 1].mean(), rel=0.2)
+    with pytest.raises(InvalidInputError, match="output is None; expected one of the outputs 0 to 2"):
+        SurrogateTree.fit(model, inputs, imitate="probability")
+    with pytest.raises(InvalidInputError, match="the model gives numbers"):
+        SurrogateTree.fit(lstm(), inputs, imitate="probability")
+    with pytest.raises(InvalidInputError, match="imitate is 'odds'"):
+        SurrogateTree.fit(lstm(), inputs, imitate="odds")
