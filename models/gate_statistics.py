@@ -20,7 +20,7 @@ from .errors import ModelError
 from .inputs import valid_mask
 from .predictor import Predictor
 from .state import kept_buffers, seeded
-from .trace import GATES, LayerTrace
+from .trace import GATES, LayerTrace, Trace
 from .tracing import trace_of
 
 OPEN, CLOSED = 0.95, 0.05
@@ -113,6 +113,22 @@ def gate_statistics(model: Any, inputs: Any, *, lengths: Any = None) -> dict[str
             valid = valid_mask(own, layer.shape[1])
             sums.setdefault(name, _Sums()).add(layer, valid)
     return {name: found.result(name) for name, found in sums.items()}
+
+
+def trace_statistics(trace: Trace, lengths: Any) -> dict[str, LayerStatistics]:
+    """Return layer name -> how its gates behave in a recorded trace, without the layers that read nothing of it.
+
+    Args:
+        trace: Layers (B, T, H).
+        lengths: Long (B,), valid timesteps.
+    """
+    found = {}
+    for name, layer in trace.items():
+        sums = _Sums()
+        sums.add(layer, valid_mask(torch.as_tensor(lengths), layer.shape[1]))
+        if sums.timesteps:
+            found[name] = sums.result(name)
+    return found
 
 
 class _Sums:

@@ -10,6 +10,9 @@ import numpy as np
 
 from ..explainers import Attribution
 from ..explainers.baselines import NAMED
+from ..models import Predictor, Trace
+from ..models.gate_statistics import trace_statistics
+from .gate_words import gate_sentences
 from .html import details, escape, picture, table
 from .model_card import ModelCard, describe
 from .prediction import explained_words
@@ -18,7 +21,13 @@ from .wording import joined, method_name, number
 
 
 def about(
-    attributions: Mapping[str, Attribution], model: Any, *, command: str | None, redact: bool, page: str = "Report"
+    attributions: Mapping[str, Attribution],
+    model: Any,
+    *,
+    command: str | None,
+    redact: bool,
+    page: str = "Report",
+    trace: Trace | None = None,
 ) -> str:
     """Return the page's last section: the explainers, the model, versions and how to make it again.
 
@@ -28,11 +37,14 @@ def about(
         command: The command that made the page.
         redact: Leave clock times out.
         page: The class that makes the page.
+        trace: What the gates did on the explained inputs, where it is known.
     """
     parts = ["<h2>How this page was made</h2>"]
     parts.append(details("The explainers", _methods_table(attributions)))
     if model is not None:
         parts.append(details("The model", _card(model)))
+    if trace is not None:
+        parts.append(details("The gates, in words", _gates(attributions, model, trace)))
     again = _provenance(attributions, command, redact=redact)
     if model is not None:
         code = python_again(attributions, page)
@@ -140,6 +152,18 @@ def _card(model: Any) -> str:
     if card.features:
         parts.append("<h3>Features</h3>")
         parts.append(_features_table(card))
+    return "".join(parts)
+
+
+def _gates(attributions: Mapping[str, Attribution], model: Any, trace: Trace) -> str:
+    """Return what the gates of each layer did on the explained sequences."""
+    first = next(iter(attributions.values()))
+    data = None if model is None else Predictor(model).data
+    interval = None if data is None else data.window.interval_seconds
+    parts = ['<p class="quiet">On the sequences of this page; other inputs may show the gates otherwise.</p>']
+    for name, found in trace_statistics(trace, first.lengths).items():
+        sentences = gate_sentences(found, interval=interval)
+        parts.append(f"<h3>{escape(name)}</h3>{table((), [(sentence,) for sentence in sentences], text=True)}")
     return "".join(parts)
 
 

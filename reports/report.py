@@ -131,7 +131,7 @@ class Report:
             of = f", {self._sample_name(sample)}" if len(samples) > 1 else ""
             folded = self._agreement(sample, of) + details(f"Every timestep as a table{of}", self._steps_table(sample))
             parts.append(f'<div data-number="{sample}">{folded}</div>')
-        parts.append(about(self.attributions, self.model, command=self.command, redact=self.redact))
+        parts.append(about(self.attributions, self.model, command=self.command, redact=self.redact, trace=self.trace))
         return page(
             self.title or narratives[0].sentence,
             "\n".join(parts),

@@ -13,7 +13,6 @@ from gatelens.explainers.deeplift import SMALL, DeepLIFT, DeepSHAP, _through_sof
 from gatelens.models import LSTMConfig, LSTMModel, ModelError, from_torch, kernels
 from gatelens.models.activations import ACTIVATIONS
 from gatelens.models.differences import difference_slope
-from helpers.draws import make_model
 from helpers.lstm_loop import make_lstm, random
 
 POOLINGS = ("last", "mean", "max", "attention", "dot_attention", "none")
@@ -382,7 +381,7 @@ def test_a_shift_of_all_energies_changes_nothing(dtype, shift):
 def test_sharp_attention_stays_in_scale():
     """Energies that differ by tens from the baseline's give values of the size of the change, complete in float32."""
     for seed in range(5):
-        model = make_model(seed, input_size=3, hidden_sizes=(8,), pooling="attention", dtype=torch.float32)
+        model = make_model(seed, torch.float32, hidden_sizes=(8,), pooling="attention")
         with torch.no_grad():
             model.pooling.query.mul_(60)
         inputs = 3 * torch.randn(20, 12, 3, generator=torch.Generator().manual_seed(seed))

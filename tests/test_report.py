@@ -23,10 +23,12 @@ from gatelens.models import (
     LSTMConfig,
     LSTMModel,
     from_torch,
+    gate_statistics,
     load,
     read_csv,
 )
 from gatelens.reports import Report, describe, narrate, plots
+from gatelens.reports.gate_words import gate_sentences
 from gatelens.reports.wording import number
 from helpers.made import made_attribution
 
@@ -411,3 +413,16 @@ def test_the_page_says_how_to_make_it_again(glucose) -> None:
     exec(code, scope)
     for name, again in scope["found"].items():
         np.testing.assert_allclose(again.values, found[name].values, rtol=1e-6)
+
+
+def test_the_gates_are_told_in_words() -> None:
+    """What the gates did on the page's sequences is what `gatelens inspect` says of them, layer by layer."""
+    model = LSTMModel(LSTMConfig(input_size=3, hidden_sizes=(5, 4), bidirectional=True))
+    inputs, lengths = torch.randn(3, 9, 3), [9, 4, 6]
+    found = explain(model, inputs, ["input_x_gradient"], lengths=lengths)
+    page = text_of(Report(found, model=model).to_html())
+    for name, statistics in gate_statistics(model, inputs, lengths=lengths).items():
+        assert name in page
+        for sentence in gate_sentences(statistics):
+            assert sentence in page
+    assert "The gates, in words" not in text_of(Report(found).to_html())
