@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.special import expit, softmax
 from torch import Tensor
 
 from .data_spec import DataSpec
@@ -117,6 +116,8 @@ class Wanted:
     def said(self, scores: Values) -> Values:
         """Return what the scores (B, K) say, (B,): a class's number, 0 or 1, a score, or a probability in percent."""
         if self.share:
+            from scipy.special import expit, softmax
+
             found = softmax(scores, axis=1) if self.task == "multiclass" else expit(scores)
             return 100 * found[:, self.output]  # type: ignore[no-any-return]
         if self.task == "regression":

@@ -14,13 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..explainers import Attribution
+from ..explainers.metrics.predictions import check_same_predictions
+from ..explainers.metrics.ranking import largest_count
 from ..models import InvalidInputError
 from .evidence import NOISE, agreement
 from .reasons import token_texts
 from .wording import MINUS, method_name, number, span
 
-MOST_COMPARED = 10  # of the largest parts
-TENTH = 10  # of all parts, at most, are among the largest
 MOST_NAMED = 3
 
 
@@ -114,7 +114,7 @@ def compare_explainers(
     """
     if len(attributions) < 2:
         raise InvalidInputError(f"there are {len(attributions)} attributions; pass two or more of the same prediction.")
-    _check_same_prediction(attributions, sample)
+    check_same_predictions(attributions, sample)
     found = [
         _pair(attributions, pair.first, pair.second, pair.over, pair.correlation, sample, redact=redact)
         for pair in sorted(agreement(attributions, sample), key=lambda pair: pair.correlation)
@@ -123,26 +123,6 @@ def compare_explainers(
     if not found:
         texts = ["The explainers tell different parts apart, or too few, and cannot be compared by rank."]
     return ExplainerAgreement(tuple(found), tuple(texts))
-
-
-def _check_same_prediction(attributions: Mapping[str, Attribution], sample: int) -> None:
-    first_name, first = next(iter(attributions.items()))
-    for name, other in attributions.items():
-        for variable, what in (
-            ("input", "input"),
-            ("length", "length"),
-            ("target_output", "target"),
-            ("target_timestep", "target"),
-            ("target_last", "target"),
-        ):
-            one, two = first.diagnostic(variable), other.diagnostic(variable)
-            same = one is two is None or (
-                one is not None and two is not None and np.array_equal(one[sample], two[sample])
-            )
-            if not same:
-                raise InvalidInputError(
-                    f"{name} explains another {what} than {first_name}; explainers are compared on one prediction."
-                )
 
 
 def _pair(
@@ -158,7 +138,7 @@ def _pair(
     one, two = attributions[first], attributions[second]
     left, right = (_shares(attribution, over, sample) for attribution in (one, two))
     ranks = [_ranks(values) for values in (left, right)]
-    largest = max(1, min(MOST_COMPARED, -(-left.size // TENTH)))
+    largest = largest_count(left.size)
     tops = [set(np.flatnonzero(rank <= largest)) for rank in ranks]
     large = np.array(sorted(tops[0] | tops[1]), dtype=np.int64)
 
