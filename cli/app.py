@@ -14,6 +14,7 @@ import typer
 
 from .compare import compare
 from .demo import demo
+from .evaluate import evaluate
 from .explain import explain
 from .inspect import inspect
 from .methods import methods
@@ -29,7 +30,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-for command in (demo, train, inspect, explain, report, summarize, compare, methods):
+for command in (demo, train, inspect, explain, report, summarize, compare, evaluate, methods):
     app.command()(command)
 
 

@@ -177,6 +177,14 @@ def explain_sequences(
     )
 
 
+def warm_up(
+    model: SequenceModel, data: SequenceData, methods: list[str] | None, **options: Any
+) -> dict[str, Attribution]:
+    """Explain one sequence, so that what is compiled once is not counted, then all."""
+    explain_sequences(model, data.take([0]), methods, **options)
+    return explain_sequences(model, data, methods, **options)
+
+
 def _target(name: str | None, timestep: str | None) -> Any:
     """Return what --target and --timestep name together, as `explain` takes it."""
     from ..models import InvalidInputError

@@ -42,6 +42,7 @@ MOST_ROWS = 20  # features of a heat map
 MOST_SWARMS = 12
 SWARM_COLUMNS = 141  # of the swarm's grid, odd, so that zero has a column
 SWARM_HEIGHT = 21  # squares, the most of a pile
+OPEN_BOX = "\N{OPEN BOX}"  # a space that is seen
 FEW = 300  # samples, for which a coarser grid does
 
 
@@ -54,10 +55,11 @@ def plot_where(overview: Overview, *, theme: Theme) -> Figure:
     several = len(overview.names) > 1
     names = [overview.names[feature] for feature in order] if several else []
     left = left_margin(theme, names)
-    figure, axes = panels([1.2, 0.27 * len(order)] if several else [1.4], theme, left=left)
-    columns_of_time(axes[0], values.sum(axis=1), theme.gate)
     unit = unit_label(overview.attribution)
-    titled(axes[0], f"{'All features: mean' if several else 'Mean'} size of contributions, {unit}", theme)
+    title = f"{'All features: mean' if several else 'Mean'} size of contributions, {unit}"
+    figure, axes = panels([1.2, 0.27 * len(order)] if several else [1.4], theme, title=title, left=left)
+    columns_of_time(axes[0], values.sum(axis=1), theme.gate)
+    titled(axes[0], title, theme)
     if several:
         axes[0].tick_params(labelbottom=False)
         drawn = pixel_map(axes[1], values[:, order].T, theme.sequential(), 0, largest(values), power=0.5)
@@ -210,7 +212,7 @@ def plot_groups(comparison: GroupComparison, *, theme: Theme) -> Figure:
 
 def plot_words(words: Sequence[WordEffect], label: str, *, theme: Theme) -> Figure:
     """Draw the mean effect of words as bars, those that raise above those that lower."""
-    names = [entry.word for entry in words]
+    names = [entry.word if entry.word.strip() else OPEN_BOX * len(entry.word) for entry in words]
     left = left_margin(theme, names)
     figure, (axes,) = panels([0.1 + 0.24 * len(words)], theme, left=left)
     for row, entry in enumerate(words):
@@ -231,18 +233,21 @@ def plot_course(overview: Overview, sample: int, *, redact: bool, theme: Theme) 
     shown = not redact and not attribution.of_tokens
     told = Attribution(attribution.dataset.drop_vars(["timestamp", "token"] if redact else [], errors="ignore"))
     heights = [0.75, 0.75] if shown else [0.9]
-    figure, axes = panels(heights, theme, bottom=time_margin(told, sample))
+    title = f"Contribution of each timestep, {unit_label(attribution)}"
     if shown:
         column = plots.strongest_features(attribution, sample, most=1)[0]
         values, baseline, unit = plots.raw_series(attribution, sample, column)
+        above = attribution.feature_names[column] + (f", {unit}" if unit else "")
+    figure, axes = panels(heights, theme, title=above if shown else title, bottom=time_margin(told, sample))
+    if shown:
         axes[0].plot(np.arange(length), baseline, color=theme.muted, linewidth=1, linestyle=(0, (1, 2)))
         axes[0].plot(np.arange(length), values, color=theme.accent, linewidth=1.6)
-        titled(axes[0], attribution.feature_names[column] + (f", {unit}" if unit else ""), theme)
+        titled(axes[0], above, theme)
         axes[0].margins(y=0.15)
         label_time(axes[0], told, sample, theme, last=False)
     course = attribution.timesteps[sample, :length].astype(np.float64)
     axes[-1].axhline(0, color=theme.rule, linewidth=1)
     columns_of_time(axes[-1], course, [theme.raises if value >= 0 else theme.lowers for value in course])
-    titled(axes[-1], f"Contribution of each timestep, {unit_label(attribution)}", theme)
+    titled(axes[-1], title, theme)
     label_time(axes[-1], told, sample, theme)
     return figure

@@ -98,12 +98,10 @@ def _text(value: Any) -> str:
 
 
 def _in_order(labels: set[str]) -> list[str]:
-    """Return labels as people order them: numbers by size, names by the alphabet, what is missing last."""
-
-    def key(label: str) -> tuple[bool, bool, float, str]:
-        try:
-            return label == MISSING, False, float(label.replace(MINUS, "-").replace(",", "")), label
-        except ValueError:
-            return label == MISSING, True, 0.0, label
-
-    return sorted(labels, key=key)
+    """Return labels as people order them: by size where all are numbers, else by the alphabet; what is missing last."""
+    known = labels - {MISSING}
+    try:
+        ordered = sorted(known, key=lambda label: (float(label.replace(MINUS, "-").replace(",", "")), label))
+    except ValueError:
+        ordered = sorted(known)
+    return ordered + [MISSING] * (MISSING in labels)

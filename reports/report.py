@@ -27,6 +27,8 @@ from .evidence import Check
 from .explainer_agreement import compare_explainers
 from .explore import explore
 from .html import details, escape, page, share_bar, table
+from .judgement import Judgement
+from .judgement_page import judgement_section
 from .model_card import describe, metric_sentence
 from .narrative import Narrative, narrate
 from .payload import SHOWN_UNITS, pack_sample
@@ -52,6 +54,7 @@ class Report:
         redact: Leave raw inputs, clock times and sample names out of the file.
         command: The command that made the page, to be shown.
         over_time: What `explain_over_time` found on the same inputs: the reader then picks the output timestep.
+        judgement: Which explainer to rely on for this model (`Judgement`), to be told in a section of its own.
 
     Attributes:
         notes: After `to_html` or `save`: what was left out of the page, and whether it is large.
@@ -70,8 +73,10 @@ class Report:
         redact: bool = False,
         command: str | None = None,
         over_time: Any = None,
+        judgement: Judgement | None = None,
     ) -> None:
         self.attributions = _as_mapping(attributions)
+        self.judgement = judgement
         self.model = model
         self.title = title
         self.redact = redact
@@ -131,6 +136,9 @@ class Report:
             of = f", {self._sample_name(sample)}" if len(samples) > 1 else ""
             folded = self._agreement(sample, of) + details(f"Every timestep as a table{of}", self._steps_table(sample))
             parts.append(f'<div data-number="{sample}">{folded}</div>')
+        if self.judgement is not None:
+            told = "".join(f"<p>{escape(sentence)}</p>" for sentence in self.judgement.sentences())
+            parts.append(f"<h2>Which explainer to rely on</h2>{told}{judgement_section(self.judgement)}")
         parts.append(about(self.attributions, self.model, command=self.command, redact=self.redact, trace=self.trace))
         return page(
             self.title or narratives[0].sentence,
