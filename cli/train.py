@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .common import ID_COLUMN, JSON, console, hanging, plain, print_json, say
+from .common import ID_COLUMN, JSON, console, plain, print_json, say
 
 if TYPE_CHECKING:
     from ..models.recipe import Recipe, Trained
@@ -186,5 +186,5 @@ def _print(found: Trained, folder: Path, curves: Path, recipe: Recipe) -> None:
     console().print(table)
     source = str(recipe.data["input"])
     text = "--text 'a new text'" if found.prepared.spec.token_unit else f"--input {shlex.quote(source)}"
-    console().print(hanging([("", ""), ("model", str(folder)), ("curves", str(curves)),
-                             ("next", f"gatelens report {shlex.quote(str(folder))} {text}")]))  # fmt: skip
+    following = f"gatelens report {shlex.quote(str(folder))} {text}"  # whole, to be copied: nothing wraps or cuts it
+    sys.stdout.write(f"\nmodel   {folder}\ncurves  {curves}\nnext    {following}\n")

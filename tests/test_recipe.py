@@ -193,7 +193,7 @@ def test_train_saves_a_model_that_reports_read(tmp_path, monkeypatch):
     assert "training mean" in shown
     assert "persistence" in shown
     assert (tmp_path / "kept-training.svg").read_text(encoding="utf-8").startswith("<?xml")
-    following = shown[shown.index("gatelens report") :].split()  # wrapped on a narrow terminal
+    following = next(line for line in shown.splitlines() if line.startswith("next")).split()[1:]
     assert following[:3] == ["gatelens", "report", "kept"]
     run(*following[1:])
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
