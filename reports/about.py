@@ -205,7 +205,7 @@ def _provenance(attributions: Mapping[str, Attribution], command: str | None, *,
         versions |= found.versions
     rows += [(f"{name}", version) for name, version in versions.items()]
     if redact:
-        rows.append(("Redacted", "raw inputs, clock times and sample names were left out"))
+        rows.append(("Redacted", "raw inputs, clock times, sample names and what each unit did were left out"))
     text = table((), rows, text=True)
     if command:
         text += f"<p>Made by:</p><pre><code>{escape(command)}</code></pre>"

@@ -51,7 +51,8 @@ class Report:
         model: The explained model; adds the gates, the cell state and the model card.
         trace: Its `Trace` on the same inputs, if already recorded; else it is recorded from `model`.
         title: Title of the page; None: the prediction.
-        redact: Leave raw inputs, clock times and sample names out of the file.
+        redact: Leave raw inputs, clock times and sample names out of the file, and what the gates and cells did, from
+            which the model's weights would give the inputs back.
         command: The command that made the page, to be shown.
         over_time: What `explain_over_time` found on the same inputs: the reader then picks the output timestep.
         judgement: Which explainer to rely on for this model (`Judgement`), to be told in a section of its own.
@@ -152,9 +153,10 @@ class Report:
     def _packs(self, narratives: Sequence[Narrative]) -> tuple[list[str], list[str], int]:
         """Return each sample's numbers, the names of the layers shown, and the most units that one of them has here.
 
-        Units are left out where it is a lot.
+        Units are left out where it is a lot; of a redacted page all are: with the model's weights, the gates of a few
+        units give the inputs back.
         """
-        trace, flows = self.trace, {}
+        trace, flows = None if self.redact else self.trace, {}
         if trace is not None:
             try:
                 flows = memory_flow(trace)

@@ -3,6 +3,7 @@
 import base64
 import html
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from gatelens.explainers import Attribution, DeepLIFT, Occlusion, Saliency
 from gatelens.models import InvalidInputError, InvalidTypeError, load, read_csv
 from gatelens.reports import GlobalReport
 from gatelens.reports.chance import FEWEST_UNITS, compare_means, group_means
+from gatelens.reports.global_pictures import plot_course, plot_where, plot_words
 from gatelens.reports.grouping import MISSING, Grouping
 from gatelens.reports.overview import Overview, at_the_end
 from gatelens.reports.overview_words import (
@@ -24,6 +26,7 @@ from gatelens.reports.overview_words import (
     main_sentence,
     prediction_sentences,
 )
+from gatelens.reports.palette import LIGHT, NARROW_WIDTH
 from gatelens.reports.performance import Performance
 from gatelens.reports.token_effects import find_words, most_effective, word_effects
 from gatelens.reports.typical import find_typical
@@ -31,6 +34,7 @@ from gatelens.reports.wording import count_of, percent
 from helpers.draws import make_model
 from helpers.made import made_attribution
 
+NARROW = replace(LIGHT, width=NARROW_WIDTH)
 HOSTILE = "</style><script>document.title='broken'</script><img src=x onerror=alert(1)>"
 
 
@@ -362,6 +366,8 @@ def test_numbers_become_quarters_and_names_the_largest() -> None:
     assert grouping.others == 7
     assert (grouping.member == 7).sum() == sum(20 - place for place in range(7, 12))
     assert Grouping.of("flag", [True, False, True, 10.0], 4).labels == ("10", "False", "True")
+    assert Grouping.of("beds", ["100", "-2", "30", None], 4).labels == ("-2", "30", "100", MISSING)
+    assert Grouping.of("period", ["2014", "2013, spring", "2015"], 3).labels == ("2013, spring", "2014", "2015")
 
 
 # -- words, typical samples ------------------------------------------------------------------------------------------
@@ -384,6 +390,27 @@ def test_words_have_the_mean_of_their_places() -> None:
     np.testing.assert_allclose(sorted(effects[0]), [-2.0, 0.0, 4.0])
     page = text_of(GlobalReport(found).to_html())
     assert page.count("The word good moved these 2 predictions most where it stands: +2 on average, in 3 places.") == 2
+
+
+def test_a_space_is_seen_among_the_words() -> None:
+    """A token that is a space has a mark beside its bar."""
+    found = find_words(words([(" ", "a")], [[1.0, 2.0]]))
+    for figure in (plot_words(found, "score", theme=theme) for theme in (LIGHT, NARROW)):
+        assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["a", "\N{OPEN BOX}"]
+
+
+def test_titles_are_whole_on_narrow_screens(glucose) -> None:
+    """A title that takes two lines has room above the first panel."""
+    overview = Overview.of(glucose[1])
+    plotted = [plot_where(overview, theme=NARROW)]
+    plotted += [plot_course(overview, 0, redact=redact, theme=NARROW) for redact in (False, True)]
+    lines = set()
+    for figure in plotted:
+        for axes in figure.axes:
+            title = axes.get_title(loc="left")
+            lines.add(title.count("\n"))
+            assert not title or axes._left_title.get_window_extent().y1 <= figure.bbox.y1, title
+    assert 1 in lines
 
 
 def test_redacted_texts_have_no_words() -> None:
