@@ -126,6 +126,7 @@ def _provenance(explainer: Explainer, problem: Problem, contribution: Contributi
         "target_note": data.target_note,
         "classes": json.dumps(data.classes),
         "interval_seconds": data.window.interval_seconds or 0.0,
+        "token_unit": data.token_unit,
         "seed": explainer.seed,
         "versions": json.dumps(library_versions(explainer.library)),
     }

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ..explainers import Attribution, get
 from ..models import GatelensError, InvalidInputError
 from .evidence import NOISE, rank_correlation
-from .overview import EVERYTHING, WORDS, Overview
+from .overview import Overview, whole_of
 from .plots import raw_series
 from .prediction import explained_name
 
@@ -105,8 +105,8 @@ class Change:
 
     def features(self) -> list[FeatureChange]:
         """Return each feature's effects, the largest difference first; one row where they are not told apart."""
-        if not {EVERYTHING, WORDS}.isdisjoint((*self.one.names, *self.two.names)):
-            name = WORDS if self.first.of_tokens else EVERYTHING
+        name = whole_of(self.first)
+        if name in (*self.one.names, *self.two.names):
             return [FeatureChange(name, float(self.one.net.sum()), float(self.two.net.sum()))]
         one, two = (dict(zip(part.names, part.net[0].tolist(), strict=True)) for part in (self.one, self.two))
         rows = [FeatureChange(name, one.get(name), two.get(name)) for name in dict.fromkeys((*one, *two))]

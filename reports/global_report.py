@@ -25,7 +25,7 @@ from .global_sections import (
 from .grouping import Grouping
 from .groups import CONFIDENCE_WORDS, GroupComparison
 from .html import escape, page, share_bar
-from .model_card import describe, metric_sentence
+from .model_card import describe, metric_check
 from .overview import Overview
 from .overview_words import (
     completeness_of_all,
@@ -210,6 +210,8 @@ class GlobalReport:
         card = None if self.model is None else describe(self.model)
         assumed = () if card is None else card.assumed
         checks += [Check("assumption", passed=False, text=f"About the model: {text}.") for text in assumed]
+        good = None if card is None else metric_check(card)
+        checks += [] if good is None or good.passed else [good]
         poor = None if self.performance is None else self.performance.check()
         checks += [] if poor is None else [poor]
         if self.attribution.measures == "sensitivity":
@@ -222,7 +224,7 @@ class GlobalReport:
             )
             checks.append(Check("overlap", passed=False, text=text))
         texts = [check.text for check in sorted(checks, key=lambda check: check.passed)]
-        texts.append("" if card is None else metric_sentence(card))
+        texts.append(good.text if good is not None and good.passed else "")
         passed = all(check.passed for check in checks)
         title, kind = ("Checks passed.", "checks") if passed else ("Read with care.", "checks care")
         items = "".join(f"<li>{escape(text)}</li>" for text in texts if text)

@@ -17,7 +17,7 @@ from .prediction import explained_words, headline
 from .reasons import find_reasons, token_texts
 from .token_effects import find_words, most_effective
 from .typical import find_typical
-from .wording import ago_labels, capital, count_of, effect, joined, level, number, percent, step_labels
+from .wording import ago_labels, capital, count_of, effect, joined, level, number, percent, step_labels, token_word
 
 MOST_FEATURES = 8  # told at the top, and in tables of single samples
 MOST_CLASSES = 4  # explained classes that get a picture of their own
@@ -127,7 +127,9 @@ def words_section(overview: Overview, *, redact: bool) -> str:
     if not overview.attribution.of_tokens or not overview.attribution.resolves_time or redact:
         return ""
     classes = _by_explained(overview)[:MOST_CLASSES]
-    return "<h2>Words</h2>" + "".join(_class_words(overview, name, samples) for name, samples in classes)
+    return f"<h2>{capital(token_word(overview.attribution))}s</h2>" + "".join(
+        _class_words(overview, name, samples) for name, samples in classes
+    )
 
 
 def _class_words(overview: Overview, name: str, samples: NDArray[np.int64]) -> str:
@@ -138,19 +140,20 @@ def _class_words(overview: Overview, name: str, samples: NDArray[np.int64]) -> s
         return ""
     title = "" if overview.one_output else f"<h3>{escape(capital(name))}, explained in {len(samples):,} texts</h3>"
     told = sum(entry.count >= often for entry in words)
-    text = f"Mean effect of a word where it occurs, of {len(words):,} words"
+    unit = token_word(overview.attribution)
+    text = f"Mean effect of a {unit} where it occurs, of {len(words):,} {unit}s"
     text += f", {told:,} of which occur {often} times or more." if often > 1 else "."
     label = f"Mean effect, {unit_label(overview.attribution)}"
     bars = picture(
         lambda theme: pictures.plot_words(drawn, label, theme=theme),
-        "Mean effect of the most effective words",
+        f"Mean effect of the most effective {unit}s",
         "Orange raises, blue lowers.",
     )
     rows = [
         (entry.word, effect(entry.mean, overview.attribution), f"{entry.count:,}", f"{entry.texts:,}")
         for entry in drawn
     ]
-    numbers = details(AS_TABLE, table(("Word", "Mean effect", "Occurrences", "Texts"), rows))
+    numbers = details(AS_TABLE, table((capital(unit), "Mean effect", "Occurrences", "Texts"), rows))
     return f'{title}<p class="quiet">{escape(text)}</p>{bars}{numbers}'
 
 

@@ -13,6 +13,7 @@ from ..models.keras_model import KerasConfig
 from ..models.recorder import lstm_modules
 from ..models.retain import RETAIN
 from ..models.sequence_model import ModelConfig
+from .evidence import Check
 from .wording import joined, number
 
 MOST_EPOCHS = 10_000  # of a curve that is told
@@ -102,21 +103,33 @@ def describe(model: Any) -> ModelCard:
 
 def metric_sentence(card: ModelCard) -> str:
     """Return how good the model is beside the best trivial forecast, in one sentence; "" where nothing is known."""
+    check = metric_check(card)
+    return "" if check is None else check.text
+
+
+def metric_check(card: ModelCard) -> Check | None:
+    """Return how good the model is beside the best trivial forecast; it asks for care where that one does better."""
     rows = dict(card.metrics)
     names = list(rows)
     metric = next((name for name in ("accuracy", "mae") if names and name in rows[names[0]]), None)
     if metric is None:
-        return ""
+        return None
     own = rows.pop(names[0])[metric]
     others = {name: row[metric] for name, row in rows.items() if metric in row}
     best = (max if metric == "accuracy" else min)(others, key=lambda name: others[name], default="")
-    simple = f"; the best simple forecast ({best.replace('_', ' ')}) "
     if metric == "accuracy":
-        text = f"On held-out data the model is right {number(own * 100, digits=2)} % of the time"
-        return text + (f"{simple}{number(others[best] * 100, digits=2)} %" if others else "") + "."
-    unit = f" {card.output_unit}" if card.output_unit else ""
-    text = f"On held-out data the model is off by {number(own, digits=3)}{unit} on average"
-    return text + (f"{simple}by {number(others[best], digits=3)}{unit}" if others else "") + "."
+        told = [f"{number(100 * value, digits=2)} %" for value in (own, others.get(best, own))]
+        text = f"On held-out data the model is right {told[0]} of the time"
+    else:
+        unit = f" {card.output_unit}" if card.output_unit else ""
+        told = [f"by {number(value, digits=3)}{unit}" for value in (own, others.get(best, own))]
+        text = f"On held-out data the model is off {told[0]} on average"
+    if not others:
+        return Check("metrics", passed=True, text=f"{text}.")
+    beaten = others[best] > own if metric == "accuracy" else others[best] < own
+    does = " does better," if beaten and told[0] != told[1] else ""
+    simple = f"the best simple forecast ({best.replace('_', ' ')}){does} {told[1]}"
+    return Check("metrics", passed=not does, text=f"{text}; {simple}.")
 
 
 def _sentences(value: Any) -> tuple[str, ...]:

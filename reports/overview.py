@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from ..explainers import Attribution
 from .prediction import class_probabilities, explained_name, explained_words
-from .wording import in_percent
+from .wording import in_percent, token_word
 
 REACHED = 0.1  # of the samples must have a timestep for it to be shown
-EVERYTHING, WORDS = "the whole input", "the words"
+EVERYTHING = "the whole input"
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,10 +164,15 @@ def at_the_end(values: NDArray[Any], lengths: NDArray[Any]) -> NDArray[Any]:
     return np.where((source >= 0).reshape(index.shape), moved, 0)
 
 
+def whole_of(attribution: Attribution) -> str:
+    """Return what the one feature is called where features are not told apart: "the words", "the whole input"."""
+    return f"the {token_word(attribution)}s" if attribution.of_tokens else EVERYTHING
+
+
 def _feature_columns(attribution: Attribution) -> dict[str, list[int]]:
     """Return name -> columns of each feature, those of one group together."""
     if attribution.of_tokens or not attribution.resolves_features:
-        return {WORDS if attribution.of_tokens else EVERYTHING: list(range(attribution.values.shape[2]))}
+        return {whole_of(attribution): list(range(attribution.values.shape[2]))}
     labels = attribution.diagnostic("feature_group")
     groups: dict[str, list[int]] = {}
     for column, label in enumerate(attribution.feature_names if labels is None else labels):

@@ -10,7 +10,7 @@ from .evidence import SURE, Check, is_complete, rank_correlation
 from .overview import REACHED, Overview
 from .reasons import strongest_span
 from .token_effects import WordEffect
-from .wording import capital, count_of, effect, joined, level, method_name, number, percent, span_before_end
+from .wording import capital, count_of, effect, joined, level, method_name, number, percent, span_before_end, token_word
 
 ABREAST = 0.9  # of the largest share: named beside it
 MOST_ABREAST = 3
@@ -35,7 +35,11 @@ def main_sentence(overview: Overview, word: WordEffect | None = None) -> tuple[s
         mean = effect(word.mean if overview.signed else word.size, overview.attribution)
         where = f"{word.count:,} place{'' if word.count == 1 else 's'}"
         on = " on average" if word.count > 1 else ""
-        return "The word ", word.word, f" {could} {predictions} most where it stands: {mean}{on}, in {where}."
+        return (
+            f"The {token_word(overview.attribution)} ",
+            word.word,
+            f" {could} {predictions} most where it stands: {mean}{on}, in {where}.",
+        )
     if len(overview.names) == 1:
         if not overview.attribution.resolves_time or overview.cells.shape[1] == 1:
             return "", capital(overview.names[0]), f" {could} {predictions}."

@@ -29,7 +29,7 @@ from .explore import explore
 from .html import details, escape, page, share_bar, table
 from .judgement import Judgement
 from .judgement_page import judgement_section
-from .model_card import describe, metric_sentence
+from .model_card import describe, metric_check
 from .narrative import Narrative, narrate
 from .payload import SHOWN_UNITS, pack_sample
 from .prediction import class_probabilities, explained_name, explained_words
@@ -271,9 +271,11 @@ class Report:
         assumed = () if card is None else card.assumed
         checks = [Check("assumption", passed=False, text=f"About the model: {sentence}.") for sentence in assumed]
         checks += narrative.checks
+        good = None if card is None else metric_check(card)
+        checks += [] if good is None or good.passed else [good]
         passed = all(check.passed for check in checks)
         texts = [check.text for check in sorted(checks, key=lambda check: check.passed)]
-        texts += [*narrative.notes, "" if card is None else metric_sentence(card)]
+        texts += [*narrative.notes, good.text if good is not None and good.passed else ""]
         items = "".join(f"<li>{escape(text)}</li>" for text in texts if text)
         title, kind = ("Checks passed.", "checks") if passed else ("Read with care.", "checks care")
         return f'<section class="{kind}"><strong>{title}</strong><ul>{items}</ul></section>'

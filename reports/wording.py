@@ -206,6 +206,11 @@ def step_labels(attribution: Attribution, sample: int, *, redact: bool = False) 
     return [str(step + 1) for step in range(length)]
 
 
+def token_word(attribution: Attribution) -> str:
+    """Return what a token of the explained texts is called."""
+    return "character" if attribution.attrs.get("token_unit") == "character" else "word"
+
+
 def clock_labels(stamps: NDArray[Any]) -> list[str]:
     """Return dates of daily data, times of day where the sequence is shorter than a day, else dates with times."""
     days = stamps.astype("datetime64[D]")

@@ -392,6 +392,16 @@ def test_words_have_the_mean_of_their_places() -> None:
     assert page.count("The word good moved these 2 predictions most where it stands: +2 on average, in 3 places.") == 2
 
 
+def test_characters_are_told_as_characters() -> None:
+    """Of a model that reads characters the page speaks of characters, not words."""
+    found = words([("a", "b"), ("b", "a")], [[1.0, 2.0], [3.0, 4.0]])
+    found.dataset.attrs["token_unit"] = "character"
+    page = text_of(GlobalReport(found).to_html())
+    assert "The character " in page
+    assert "Mean effect of a character where it occurs, of 2 characters" in page
+    assert not re.search(r"\b[Ww]ords? (moved|in|of)\b|\bof 2 words\b", page)
+
+
 def test_a_space_is_seen_among_the_words() -> None:
     """A token that is a space has a mark beside its bar."""
     found = find_words(words([(" ", "a")], [[1.0, 2.0]]))

@@ -8,9 +8,9 @@ from gatelens.examples.glucose import model_path
 from gatelens.explainers import explain
 from gatelens.models import DataSpec, FeatureSpec, LSTMConfig, LSTMModel, Predictor, WindowSpec, from_torch, load
 from gatelens.models.keras_files import from_keras
-from gatelens.reports import Report
+from gatelens.reports import GlobalReport, Report
 from gatelens.reports.about import about
-from gatelens.reports.model_card import describe, metric_sentence
+from gatelens.reports.model_card import describe, metric_check, metric_sentence
 from helpers.keras_made import functional, keras, saved, sequential
 
 
@@ -78,6 +78,25 @@ def test_metric_sentence_of_a_forecast() -> None:
     assert metric_sentence(describe(LSTMModel(LSTMConfig(input_size=1), spec))) == sentence
     alone = DataSpec(provenance={"metrics": {"lstm": {"mae": 2.0}}})
     assert metric_sentence(describe(LSTMModel(LSTMConfig(input_size=1), alone))).endswith("off by 2 on average.")
+
+
+def test_a_model_that_loses_asks_for_care() -> None:
+    """Where a simple forecast does better on held-out data, a page says so first, and its checks have not passed."""
+    metrics = {"lstm": {"accuracy": 0.771}, "always_czech": {"accuracy": 0.114}, "ngrams": {"accuracy": 0.859}}
+    model = LSTMModel(LSTMConfig(input_size=1), DataSpec(provenance={"metrics": metrics}))
+    sentence = (
+        "On held-out data the model is right 77 % of the time; the best simple forecast (ngrams) does better, 86 %."
+    )
+    assert metric_sentence(describe(model)) == sentence
+    found = explain(model, torch.randn(3, 4, 1), ["deeplift"])
+    one = Report(found["deeplift"][0], model=model)._repr_html_()
+    many = GlobalReport(found["deeplift"], model=model)._repr_html_()
+    for page in (one, many):
+        told = " ".join(page.replace("\N{NO-BREAK SPACE}", " ").split())
+        assert "<strong>Read with care.</strong>" in told
+        assert f"<li>{sentence}</li>" in told
+    metrics["ngrams"]["accuracy"] = 0.7
+    assert metric_check(describe(LSTMModel(LSTMConfig(input_size=1), DataSpec(provenance={"metrics": metrics})))).passed
 
 
 def test_training_is_told_and_drawn() -> None:
