@@ -116,9 +116,7 @@ def main(folder: Path = FOLDER, *, epochs: int = 80) -> None:
     print(f"Read {csv}:", *data.notes, sep="\n  ")
 
     model, history = train(data, epochs)
-    print(f"\n{describe(model).rows[0][1]}:")
-    for name, kind, reads, gives, parameters in describe(model).layers:
-        print(f"  {name:14} {kind:8} {reads:>3} -> {gives:3} {parameters:>8,} parameters")
+    print(f"\n{describe(model)}")
     plot_training(history).savefig(folder / "training.png", dpi=150)
 
     metrics = measure(model, data)

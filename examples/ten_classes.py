@@ -67,10 +67,7 @@ def train(data: Prepared, folder: Path, epochs: int) -> None:
     }
     rows: dict[str, Mapping[str, float]] = {}
     for name, model in networks.items():
-        card = describe(model)
-        print(f"\n{name}: {dict(card.rows)['Kind']}, {dict(card.rows)['Parameters']} parameters")
-        for layer, kind, reads, gives, count in card.layers:
-            print(f"  {layer:12} {kind:16} {f'{reads} -> {gives}':>10} {count:>7,} parameters")
+        print(f"\n{name}\n{describe(model)}")
         history = fit(
             model, data.train, data.validation, task="multiclass", epochs=epochs, patience=8, learning_rate=3e-3,
             seed=SEED, progress=True,

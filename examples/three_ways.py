@@ -68,10 +68,7 @@ def train(data: Prepared, folder: Path, epochs: int) -> None:
     }
     rows: dict[str, Mapping[str, float]] = {}
     for name, (model, rate) in networks.items():
-        card = describe(model)
-        print(f"\n{name}: {dict(card.rows)['Kind']}, {dict(card.rows)['Parameters']} parameters")
-        for layer, kind, reads, gives, count in card.layers:
-            print(f"  {layer:15} {kind:16} {f'{reads} -> {gives}':>9} {count:>7,} parameters")
+        print(f"\n{name}\n{describe(model)}")
         history = fit(
             model, data.train, data.validation, epochs=epochs, patience=4, batch_size=128, learning_rate=rate,
             seed=SEED, progress=True,

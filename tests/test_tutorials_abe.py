@@ -79,7 +79,7 @@ def test_it_writes_model_pictures_and_page(ran, name):
     for note in run.data.notes:
         assert note in run.told
     for layer in load(run.folder / "model").config.hidden_sizes:
-        assert re.search(rf"lstm\.\d +LSTM .* -> {layer} ", run.told)
+        assert re.search(rf"lstm\.\d +LSTM +\d+ +{layer} ", run.told)
     assert run.told.rstrip().splitlines()[-1] == f"Open {(run.folder / 'report.html').resolve()}"
 
 

@@ -27,6 +27,7 @@ gatelens.Page = class {
   }
 
   async start() {
+    this.late = null;
     await this.read();
     this.panels = new gatelens.Panels(this.state);
     this.cursor = new gatelens.Cursor(this.state, this.panels);
@@ -266,8 +267,12 @@ gatelens.Page = class {
     key.querySelector(".high").textContent = high;
   }
 
+  // The line and its readout come first; the table is written in the frame after, once for all moves until then.
   moved() {
-    this.sheet.show();
+    this.late ??= requestAnimationFrame(() => {
+      this.late = null;
+      this.sheet.show();
+    });
     clearTimeout(this.address);
     this.address = setTimeout(() => {
       const sample = this.packs.length > 1 ? `sample=${this.state.number + 1}&` : "";
