@@ -137,6 +137,7 @@ def opened(path: Path) -> list[str]:
                 ready.append(page.evaluate("performance.getEntriesByName('gatelens:ready')[0].startTime"))
                 moved.append(page.evaluate(MOVE, [MOVES, False]))
                 idle.append(page.evaluate(MOVE, [MOVES, True]))
+            page.wait_for_function("performance.getEntriesByName('first-contentful-paint').length")
             painted.append(page.evaluate("performance.getEntriesByName('first-contentful-paint')[0].startTime"))
             page.close()
         browser.close()
