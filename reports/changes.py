@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..explainers import Attribution, get
+from ..explainers.metrics.ranking import NOISE, rank_correlation
 from ..models import GatelensError, InvalidInputError
-from .evidence import NOISE, rank_correlation
 from .overview import Overview, whole_of
 from .plots import raw_series
 from .prediction import explained_name

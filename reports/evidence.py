@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..explainers import Attribution
+from ..explainers.metrics.ranking import rank_correlation, without_noise
 from .prediction import class_probabilities
 from .wording import MINUS, joined, method_name, number, percent, possessive, span
 
@@ -18,7 +17,6 @@ COMPLETE_WITHIN = 0.05  # of |f(x) - f(baseline)|
 AGREES, DISAGREES = 0.7, 0.4  # rank correlation
 GOOD_FIT = 0.6  # R^2 of a surrogate
 ENOUGH_COALITIONS = 40  # a player, for a sampled Shapley estimate to be told without warning
-NOISE = 0.01  # of the largest attribution
 SURE = 0.6  # probability of the predicted class
 
 
@@ -82,24 +80,10 @@ def agreement(attributions: Mapping[str, Attribution], sample: int) -> list[Agre
             left, right, over = one.features[sample], two.features[sample], "features"
         else:
             continue
-        correlation = rank_correlation(_without_noise(left), _without_noise(right))
+        correlation = rank_correlation(without_noise(left), without_noise(right))
         if correlation is not None:
             pairs.append(Agreement(first, second, correlation, over))
     return pairs
-
-
-def _without_noise(values: NDArray[Any]) -> NDArray[Any]:
-    """Return values with those below 1 % of the largest set to 0: their order is rounding, not opinion."""
-    return np.where(np.abs(values) < NOISE * np.abs(values).max(initial=0), 0, values)
-
-
-def rank_correlation(left: NDArray[Any], right: NDArray[Any]) -> float | None:
-    """Return Spearman's rank correlation; None where one side does not vary or there are fewer than three values."""
-    from scipy.stats import spearmanr
-
-    if len(left) < 3 or np.ptp(left) == 0 or np.ptp(right) == 0:
-        return None
-    return float(spearmanr(left, right).statistic)
 
 
 def agreement_checks(attributions: Mapping[str, Attribution], primary: str, sample: int) -> list[Check]:

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from ..explainers import Attribution
 from ..explainers.metrics.predictions import check_same_predictions
-from ..explainers.metrics.ranking import largest_count
+from ..explainers.metrics.ranking import NOISE, largest_count
 from ..models import InvalidInputError
-from .evidence import NOISE, agreement
+from .evidence import agreement
 from .reasons import token_texts
 from .wording import MINUS, method_name, number, span
 

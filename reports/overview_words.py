@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..explainers import Attribution
-from .evidence import SURE, Check, is_complete, rank_correlation
+from ..explainers.metrics.ranking import rank_correlation
+from .evidence import SURE, Check, is_complete
 from .overview import REACHED, Overview
 from .reasons import strongest_span
 from .token_effects import WordEffect
