@@ -216,6 +216,10 @@ def _assemble(graph: KerasGraph, read: Reader) -> KerasModel:
 def _finish(model: KerasModel, path: Path, left_out: Sequence[str]) -> LSTMModel | KerasModel:
     graph = model.graph
     found = [f"it reads {'token ids ' if model.config.reads_tokens else ''}{shown(graph.input_shape)}"]
+    if len(graph.input_shape) == 3:
+        found.append(
+            "its images have one channel: inputs is (batch, time, features), rows as timesteps, columns as features"
+        )
     taken = []
     for step, layer in zip(graph.steps, model.layers, strict=True):
         found.append(f"{step.name}: {layer.describe()}")

@@ -264,10 +264,10 @@ def _places(layers: list[_Layer]) -> dict[str, str]:
 
 
 def _snake_case(kind: str) -> str:
-    """Return "time_distributed" of "TimeDistributed", "lstm" of "LSTM"."""
+    """Return "time_distributed" of "TimeDistributed", "lstm" of "LSTM", "conv2d" of "Conv2D"."""
     letters: list[str] = []
     for before, letter, after in zip(" " + kind, kind, kind[1:] + " ", strict=False):
-        starts = letter.isupper() and (before.islower() or before.isdigit() or (before.isupper() and after.islower()))
+        starts = letter.isupper() and before != " " and (before.islower() or after.islower())
         letters.append(f"_{letter}" if starts else letter)
     return "".join(letters).lower()
 

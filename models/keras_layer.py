@@ -49,7 +49,8 @@ class Flow:
     """What runs between two layers.
 
     Attributes:
-        values: (B, T, D), (B, D), token ids (B, T), or a mask that the file computes by itself, bool (B, T).
+        values: (B, T, D), (B, D), an image (B, T, W, C), token ids (B, T), or a mask that the file computes by
+            itself, bool (B, T). Behind a convolution or pooling T is the number of its places.
         valid: Bool (B, T), False at the padding that `lengths` tells of; None where there is no axis of timesteps.
         mask: Bool (B, T), Keras's own mask, which travels with the values; None: nothing is masked.
         times: Long (B, T), which timestep of the model's inputs stands at each place; None: they are in order, or
@@ -76,11 +77,13 @@ class Options:
         label: The layer in words, to begin an error with.
         values: Keras's own config.
         keras2: Whether a Keras older than 3 wrote it: "hard_sigmoid" then means another function.
+        timesteps: How many the model was made for, where its file says so.
     """
 
     label: str
     values: Mapping[str, Any]
     keras2: bool = False
+    timesteps: int | None = None
 
     def refuse(self, problem: str) -> SavedModelError:
         """Return an error that names the layer."""
@@ -88,10 +91,22 @@ class Options:
 
     def refuse_timesteps(self, found: int, expected: int | None, why: str) -> InvalidInputError:
         """Return an error for inputs of another length than the layer can take."""
+        if expected == self.timesteps:
+            problem = f"inputs has {counted(found, 'timestep')}; expected {expected}, because {self.label} {why}"
+        else:  # layers before it have made others of them
+            problem = f"of inputs, {counted(found, 'timestep')} reach {self.label}; expected {expected}: it {why}"
+        wanted = expected if self.timesteps is None else self.timesteps
         return InvalidInputError(
-            f"inputs has {counted(found, 'timestep')}; expected {expected}, because {self.label} {why}. "
-            f"Cut longer sequences into windows of {expected}, and leave out shorter ones."
+            f"{problem}. Cut longer sequences into windows of {wanted}, and leave out shorter ones."
         )
+
+    def all_valid(self, flow: Flow, why: str) -> None:
+        """Refuse padding that the layer cannot leave out."""
+        if flow.valid is not None and not bool(flow.valid.all()):
+            raise InvalidInputError(
+                f"lengths tells of padding; expected all timesteps of each sequence to be valid, because {self.label} "
+                f"{why}. Leave out the sequences that are shorter."
+            )
 
     def count(self, name: str) -> int:
         """Return a whole number, 1 or more."""
@@ -101,6 +116,20 @@ class Options:
         if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAX_SIZE:
             raise self.refuse(f"has {name}={value!r}; expected a whole number, 1 to {MAX_SIZE}. The file is damaged.")
         return value
+
+    def sizes(self, name: str, axes: int, default: tuple[int, ...] | None = None) -> tuple[int, ...]:
+        """Return a whole number for each axis, 1 or more; one number in the config is that of all axes."""
+        value = self.values.get(name)
+        value = default if value is None else [value] * axes if isinstance(value, int) else value
+        if (
+            not isinstance(value, Sequence)
+            or len(value) != axes
+            or not all(type(size) is int and 1 <= size <= MAX_SIZE for size in value)
+        ):
+            raise self.refuse(
+                f"has {name}={value!r}; expected {counted(axes, 'whole number')}, 1 to {MAX_SIZE}. The file is damaged."
+            )
+        return tuple(value)
 
     def flag(self, name: str, default: bool) -> bool:
         """Return True or False."""
@@ -137,9 +166,9 @@ class Options:
         return value
 
     def channels_last(self) -> None:
-        """Refuse (batch, features, time)."""
+        """Refuse features, or an image's channels, on another axis than the last."""
         if self.values.get("data_format", "channels_last") not in ("channels_last", None):
-            raise self.refuse("has data_format='channels_first'; expected 'channels_last', (batch, time, features).")
+            raise self.refuse("has data_format='channels_first'; expected 'channels_last', features on the last axis.")
 
     def last_axis(self, rank: int) -> None:
         """Refuse an axis other than the last of `rank` axes, the batch included."""
@@ -208,7 +237,7 @@ class KerasLayer(ABC):
         return type(self).__name__
 
 
-_FORMS = {1: "(batch, features)", 2: "(batch, time, features)"}
+_FORMS = {1: "(batch, features)", 2: "(batch, time, features)", 3: "(batch, rows, columns, channels)"}
 
 
 def shown(shape: Shape) -> str:

@@ -13,14 +13,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .errors import InvalidInputError
 from .keras_layer import MAX_SIZE, NONLINEARITIES, Flow, KerasLayer, Shape, counted, shown, width_of
 
 
 class Identity(KerasLayer):
     """Dropout, noise and the like: no part of a prediction."""
 
-    ranks: ClassVar[Sequence[int]] = (1, 2)
+    ranks: ClassVar[Sequence[int]] = (1, 2, 3)
 
     def build(self, shapes: Sequence[Shape]) -> Shape:
         rate = self.options.values.get("rate", self.options.values.get("stddev"))
@@ -64,7 +63,7 @@ class Embedding(KerasLayer):
 class Dense(KerasLayer):
     """A linear map of the last axis and an activation; TimeDistributed(Dense) is the same."""
 
-    ranks: ClassVar[Sequence[int]] = (1, 2)
+    ranks: ClassVar[Sequence[int]] = (1, 2, 3)
 
     def build(self, shapes: Sequence[Shape]) -> Shape:
         self.width, self.units = width_of(self.options, shapes[0]), self.options.count("units")
@@ -109,7 +108,7 @@ class TimeDistributed(Dense):
 class Activation(KerasLayer):
     """An activation by itself."""
 
-    ranks: ClassVar[Sequence[int]] = (1, 2)
+    ranks: ClassVar[Sequence[int]] = (1, 2, 3)
 
     def build(self, shapes: Sequence[Shape]) -> Shape:
         self.activation = self.options.activation("activation", tuple(NONLINEARITIES))
@@ -148,7 +147,7 @@ class Normalization(nn.Module):
 class LayerNormalization(KerasLayer):
     """Each vector of the last axis, with its own mean and variance."""
 
-    ranks = (1, 2)
+    ranks = (1, 2, 3)
     moments: ClassVar[bool] = False
 
     def build(self, shapes: Sequence[Shape]) -> Shape:
@@ -183,16 +182,16 @@ class BatchNormalization(LayerNormalization):
 
 
 class GlobalPooling(KerasLayer):
-    """One vector for all timesteps."""
+    """One vector for all timesteps, or for a whole image."""
 
     def build(self, shapes: Sequence[Shape]) -> Shape:
         self.options.channels_last()
         self.keep_axis = self.options.flag("keepdims", default=False)
-        return (1, shapes[0][-1]) if self.keep_axis else (shapes[0][-1],)
+        return (*((1,) * (len(shapes[0]) - 1) if self.keep_axis else ()), shapes[0][-1])
 
     def run(self, module: Any, flows: Sequence[Flow]) -> Flow:
         pooled = self.pool(flows[0])  # (B, D)
-        return Flow(pooled[:, None] if self.keep_axis else pooled)
+        return Flow(pooled.unflatten(1, (*(size or 1 for size in self.shape[:-1]), -1)))
 
     @abstractmethod
     def pool(self, flow: Flow) -> Tensor:
@@ -217,25 +216,26 @@ class GlobalMaxPooling1D(GlobalPooling):
 
 
 class Reshape(KerasLayer):
-    """Other axes for the same numbers; the axis of timesteps is lost unless the shape stays as it is."""
+    """Other axes for the same numbers; the axis of timesteps is lost unless it stays the first, as long as it is."""
 
-    ranks: ClassVar[Sequence[int]] = (1, 2)
+    ranks: ClassVar[Sequence[int]] = (1, 2, 3)
 
     def build(self, shapes: Sequence[Shape]) -> Shape:
         self.before = shapes[0]
-        if self.goal() in (self.before, (-1, *self.before[1:])):
-            return self.before
+        goal, rest = self.goal(), self.before[1:]
+        self.keeps_time = goal[0] in (-1, self.before[0]) and (goal[1:] == rest or _as_many(goal[1:], rest))
+        if self.keeps_time and len(goal) <= 3:
+            return (self.before[0], *goal[1:])
         if any(size is None for size in self.before):
             raise self.options.refuse(
                 f"reads the shape {shown(self.before)}; expected a fixed number of timesteps. Give Input one."
             )
         count = math.prod(size for size in self.before if size is not None)
-        goal = self.goal()
         known = math.prod(size for size in goal if size is not None and size > 0)
-        if len(goal) not in (1, 2) or goal.count(-1) > 1 or count % known or (-1 not in goal and count != known):
+        if len(goal) > 3 or goal.count(-1) > 1 or count % known or (-1 not in goal and count != known):
             raise self.options.refuse(
-                f"makes the shape {shown(goal)} of {shown(self.before)}; expected (batch, features) or (batch, time, "
-                "features) of as many numbers."
+                f"makes the shape {shown(goal)} of {shown(self.before)}; expected (batch, features), (batch, time, "
+                "features) or (batch, rows, columns, channels) of as many numbers."
             )
         return tuple(count // known if size == -1 else size for size in goal)
 
@@ -251,21 +251,26 @@ class Reshape(KerasLayer):
 
     def run(self, module: Any, flows: Sequence[Flow]) -> Flow:
         flow = flows[0]
-        if self.shape == self.before:
-            return replace(flow, mask=None)
-        steps, expected = flow.values.shape[1], self.before[0]
-        if steps != expected:
-            raise self.options.refuse_timesteps(steps, expected, "joins all timesteps")
-        if flow.valid is not None and not bool(flow.valid.all()):
-            raise InvalidInputError(
-                f"lengths tells of padding; expected {steps} valid timesteps in each sequence, because "
-                f"{self.options.label} joins all timesteps. Leave out the sequences that are shorter."
-            )
-        return Flow(flow.values.reshape(-1, *(size for size in self.shape if size is not None)))
+        batch, steps = flow.values.shape[:2]
+        inner = [size for size in self.shape if size is not None]
+        if self.keeps_time:
+            inner = [steps, *(size for size in self.shape[1:] if size is not None)]
+            return replace(flow, values=flow.values.reshape(batch, *inner), mask=None)
+        if steps != self.before[0]:
+            raise self.options.refuse_timesteps(steps, self.before[0], "joins all timesteps")
+        self.options.all_valid(flow, "joins all timesteps")
+        return Flow(flow.values.reshape(batch, *inner))
+
+
+def _as_many(goal: Shape, rest: Shape) -> bool:
+    """Whether there are axes on both sides, all known, of as many numbers."""
+    one, other = ([size for size in shape if size is not None and size > 0] for shape in (goal, rest))
+    known = len(one) == len(goal) > 0 and len(other) == len(rest) > 0
+    return known and math.prod(one) == math.prod(other)
 
 
 class Flatten(Reshape):
-    """All timesteps and features in one vector."""
+    """All timesteps and features, or a whole image, in one vector."""
 
     def goal(self) -> Shape:
         self.options.channels_last()

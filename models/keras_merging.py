@@ -20,7 +20,7 @@ class Merging(KerasLayer):
     """Several inputs of one shape, put together element by element."""
 
     reads = (2, 1000)
-    ranks = (1, 2)
+    ranks = (1, 2, 3)
     join: ClassVar[Callable[[Tensor, Tensor], Tensor]]
 
     def build(self, shapes: Sequence[Shape]) -> Shape:
@@ -301,7 +301,7 @@ def check_timesteps(options: Options, shapes: Sequence[Shape], flows: Sequence[F
     Raises:
         InvalidInputError: The numbers of timesteps differ.
     """
-    pairs = [(flow.values.shape[1], shape[0]) for flow, shape in zip(flows, shapes, strict=True) if len(shape) == 2]
+    pairs = [(flow.values.shape[1], shape[0]) for flow, shape in zip(flows, shapes, strict=True) if len(shape) > 1]
     found = {steps for steps, size in pairs if size != 1}
     if len(found) > 1:
         expected = next(size for _, size in pairs if size not in (None, 1))

@@ -7,11 +7,12 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from torch import Tensor
+from torch.nn import functional
 
-from . import keras_layers, keras_merging, keras_recurrent
+from . import keras_convolution, keras_layers, keras_merging, keras_recurrent
 from .config import Task
 from .data_spec import DataSpec
-from .errors import SavedModelError, nearest_name
+from .errors import InvalidInputError, SavedModelError, nearest_name
 from .inputs import valid_mask
 from .keras_graph import KerasGraph
 from .keras_layer import Flow, KerasLayer, Options, Shape, shown
@@ -31,6 +32,16 @@ LAYERS: dict[str, type[KerasLayer]] = {
         keras_merging.AdditiveAttention,
         keras_layers.GlobalAveragePooling1D,
         keras_layers.GlobalMaxPooling1D,
+        keras_convolution.Conv1D,
+        keras_convolution.Conv2D,
+        keras_convolution.MaxPooling1D,
+        keras_convolution.MaxPooling2D,
+        keras_convolution.AveragePooling1D,
+        keras_convolution.AveragePooling2D,
+        keras_convolution.GlobalAveragePooling2D,
+        keras_convolution.GlobalMaxPooling2D,
+        keras_convolution.ZeroPadding1D,
+        keras_convolution.ZeroPadding2D,
         keras_layers.Flatten,
         keras_layers.Reshape,
         keras_layers.RepeatVector,
@@ -45,7 +56,9 @@ LAYERS: dict[str, type[KerasLayer]] = {
         keras_merging.Minimum,
     )
 }
-TRAINING_ONLY = ("Dropout", "SpatialDropout1D", "GaussianDropout", "GaussianNoise", "AlphaDropout")
+TRAINING_ONLY = (
+    *("Dropout", "SpatialDropout1D", "SpatialDropout2D", "GaussianDropout", "GaussianNoise", "AlphaDropout"),
+)
 MASK_OPERATIONS: dict[str, type[KerasLayer]] = {
     "ops.Any": keras_merging.AnyFeature,
     "ops.Concatenate": keras_merging.Concatenate,
@@ -106,7 +119,8 @@ class KerasModel(SequenceModel):
     """A saved Keras model, layer by layer on torch modules; its LSTMs are `nn.LSTM` and are recorded like any.
 
     `model(inputs, lengths)` returns scores as `LSTMModel` does: (B, K), or (B, T, K) for outputs of each timestep.
-    Timesteps that Keras masks are skipped wherever they are; padding that `lengths` tells of never counts.
+    Timesteps that Keras masks are skipped wherever they are; padding that `lengths` tells of never counts. Of an image
+    of one channel, (rows, columns, 1), inputs are the rows as timesteps and the columns as features.
 
     Args:
         graph: The layers and how they are joined.
@@ -125,6 +139,9 @@ class KerasModel(SequenceModel):
         super().__init__(_config(graph, layers), data)
         self.graph = graph
         self.layers = layers
+        windows = [layer for layer in layers if isinstance(layer, keras_convolution.Windows) and layer.axes == 1]
+        changes = [layer.more_places for layer in windows]
+        self._leaves_out_ends = min(changes, default=0) < 0 and max(changes) <= 0
         self.paths: dict[str, str] = {}
         for step, layer in zip(graph.steps, layers, strict=True):
             module = None if step.name in self.paths else layer.module()
@@ -150,7 +167,11 @@ class KerasModel(SequenceModel):
                 are padding.
         """
         values, lengths = self.prepare(inputs, lengths)
-        flows = [Flow(values, valid_mask(lengths, values.shape[1]).to(values.device))]
+        steps = values.shape[1]
+        if self._leaves_out_ends:  # or places of an LSTM behind could be as many as the longest sequence has timesteps
+            values = values[:, : int(lengths.max())]
+        valid = valid_mask(lengths, values.shape[1]).to(values.device)
+        flows = [Flow(values[..., None] if len(self.graph.input_shape) == 3 else values, valid)]
         for step, layer in zip(self.graph.steps, self.layers, strict=True):
             read = [
                 flows[one] if mask is None else replace(flows[one], mask=flows[mask].values)
@@ -158,8 +179,17 @@ class KerasModel(SequenceModel):
             ]
             path = self.paths.get(step.name)
             flows.append(layer.run(None if path is None else getattr(self, path), read))
-        scores, valid = flows[-1].values, flows[-1].valid
-        return scores.masked_fill(~valid[..., None], 0) if scores.ndim == 3 and valid is not None else scores
+        scores, places = flows[-1].values, flows[-1].valid
+        if scores.ndim < 3 or places is None:
+            return scores
+        if places.shape == valid.shape:
+            return functional.pad(scores.masked_fill(~places[..., None], 0), (0, 0, 0, steps - scores.shape[1]))
+        if int(lengths.min()) < steps:
+            raise InvalidInputError(
+                f"lengths tells of padding; expected all {steps} timesteps of each sequence to be valid, because the "
+                "model returns outputs of other timesteps, its own. Explain shorter sequences by themselves."
+            )
+        return scores
 
     def extra_repr(self) -> str:
         """Return what `print(model)` adds."""
@@ -183,14 +213,15 @@ def describe_layers(graph: KerasGraph) -> list[KerasLayer]:
             known = nearest_name(step.kind, [*LAYERS, *TRAINING_ONLY])
             advice = f" {ADVICE[step.kind]}" if step.kind in ADVICE else ""
             raise SavedModelError(f"{label} is not one that gatelens reads; {known}{advice}")
-        layer = KINDS[step.kind](Options(label, step.options, graph.keras2), [shapes[one] for one in step.inputs])
+        options = Options(label, step.options, graph.keras2, graph.input_shape[0] if graph.input_shape else None)
+        layer = KINDS[step.kind](options, [shapes[one] for one in step.inputs])
         layers.append(layer)
         shapes.append(layer.shape)
     last = len(layers)
     while last > 1 and isinstance(layers[last - 1], keras_layers.Identity):
         last = graph.steps[last - 1].inputs[0]
     end = layers[last - 1] if last else None
-    if isinstance(end, (keras_layers.Dense, keras_layers.Activation)) and (
+    if isinstance(end, (keras_layers.Dense, keras_layers.Activation, keras_convolution.Convolution)) and (
         end.activation == "sigmoid" or (end.activation == "softmax" and end.shape[-1] != 1)  # of one class it is 1
     ):
         end.taken_off, end.activation = end.activation, "linear"
@@ -214,10 +245,16 @@ def _config(graph: KerasGraph, layers: Sequence[KerasLayer]) -> KerasConfig:
                 "token ids (batch, time) that an Embedding reads."
             )
         vocab_size = min(sizes)
-    elif len(shape) != 2 or shape[1] is None:
+    elif len(shape) == 3 and shape[1] is not None and shape[2] not in (None, 1):
+        raise SavedModelError(
+            f"the model reads the shape {shown(shape)}, images of {shape[2]} channels; expected one channel. Put Input("
+            f"({shape[0]}, {shape[1] * shape[2]})) and Reshape(({shape[0] or -1}, {shape[1]}, {shape[2]})) before its "
+            "layers and save it again."
+        )
+    elif len(shape) not in (2, 3) or shape[1] is None or (len(shape) == 3 and shape[2] is None):
         raise SavedModelError(
             f"the model reads the shape {shown(shape)}; expected (batch, time, features) with a known number of "
-            "features, or token ids (batch, time)."
+            "features, images (batch, rows, columns, 1) with a known number of columns, or token ids (batch, time)."
         )
     if len(output) not in (1, 2) or output[-1] is None:
         raise SavedModelError(
@@ -227,7 +264,7 @@ def _config(graph: KerasGraph, layers: Sequence[KerasLayer]) -> KerasConfig:
     task: Task = "binary" if taken == "sigmoid" else "multiclass" if taken == "softmax" else "regression"
     return KerasConfig(
         graph=graph,
-        input_size=shape[1] if len(shape) == 2 else None,
+        input_size=shape[1] if len(shape) > 1 else None,
         vocab_size=vocab_size,
         padding_index=0,
         output_size=output[-1],

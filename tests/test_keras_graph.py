@@ -45,7 +45,7 @@ def path(model, tmp_path):
     [
         (lambda: layers.GRU(3), "'gru.*' .GRU. is not one that gatelens reads; known: LSTM.*explains LSTMs"),
         (lambda: layers.SimpleRNN(3), "SimpleRNN"),
-        (lambda: layers.Conv1D(3, 2), "Conv1D"),
+        (lambda: layers.SeparableConv1D(3, 2), "SeparableConv1D"),
         (lambda: layers.Bidirectional(layers.GRU(3)), "wraps 'GRU'; gatelens reads it around an LSTM"),
         (lambda: layers.TimeDistributed(layers.Dropout(0.1)), "wraps 'Dropout'; gatelens reads it around a Dense"),
         (lambda: layers.LSTM(3, activation="elu"), "activation 'elu'; known: tanh, relu"),
@@ -53,7 +53,8 @@ def path(model, tmp_path):
         (lambda: layers.Dense(3, activation="squareplus"), "activation 'squareplus'; known"),
         (lambda: layers.GlobalMaxPooling1D(data_format="channels_first"), "channels_last"),
         (lambda: layers.BatchNormalization(axis=1), "axis 1; gatelens reads it along the last one"),
-        (lambda: layers.Reshape((2, 2, 2)), "makes the shape"),
+        (lambda: layers.Reshape((2, 2, 2, 1)), "makes the shape"),
+        (lambda: layers.Reshape((2, 2, 2)), "the model returns the shape .batch, 2, 2, 2.; expected"),
         (lambda: layers.LSTM(3, zero_output_for_mask=True), "zero_output_for_mask"),
         (
             lambda: layers.Bidirectional(

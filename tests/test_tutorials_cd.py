@@ -20,7 +20,7 @@ from gatelens.cli import main as cli
 from gatelens.examples import ten_classes, three_ways
 from gatelens.examples.story import data_path
 from gatelens.explainers import explain
-from gatelens.models import DataSpec, SavedModelError, evaluate, load, open_model
+from gatelens.models import DataSpec, ModelError, evaluate, load, open_model
 from gatelens.models.surrogate import SurrogateTree
 from helpers.keras_made import keras, predicted, saved
 
@@ -383,10 +383,76 @@ def test_keras_ten_classes_are_explained_from_their_file(tmp_path):
     assert explained["gate_saliency"].gates is not None
 
 
-def test_keras_convolutional_network_is_refused_by_its_layer(tmp_path):
-    """No convolution is read from a Keras file, and the error names the layer; as a torch module it is welcome."""
-    made = keras.Sequential(
-        [keras.Input((8, 8, 1)), layers.Conv2D(4, 3), layers.Flatten(), layers.Dense(10, activation="softmax")]
-    )
-    with pytest.raises(SavedModelError, match=r"the layer 'conv2d\w*' \(Conv2D\) is not one that gatelens reads"):
-        open_model(saved(made, tmp_path))
+def convolutional_body():
+    """Return the layers of the tutorial's convolutional network, as Keras has them."""
+    return [
+        layers.Conv2D(16, 3, padding="same", activation="relu"),
+        layers.MaxPooling2D(2),
+        layers.Conv2D(32, 3, padding="same", activation="relu"),
+        layers.Flatten(),
+        layers.Dense(10, activation="softmax"),
+    ]
+
+
+@pytest.fixture(scope="module", params=["images", "rows"])
+def convolutional_file(request, tmp_path_factory, one_thread):
+    """Return Keras's trained network, how it wants the data's (B, 8, 8), its file, and the data."""
+    data, _ = ten_classes.read(MOST)
+    start = [keras.Input((8, 8, 1))] if request.param == "images" else [keras.Input((8, 8)), layers.Reshape((8, 8, 1))]
+    made = keras.Sequential([*start, *convolutional_body()])
+    as_read = (lambda inputs: inputs[..., None]) if request.param == "images" else np.asarray
+    part = SimpleNamespace(inputs=as_read(data.train.inputs), targets=data.train.targets)
+    trained(made, "sparse_categorical_crossentropy", part, epochs=3)
+    path = saved(made, tmp_path_factory.mktemp(request.param))
+    return SimpleNamespace(made=made, as_read=as_read, path=path, data=data)
+
+
+def test_keras_convolutional_network_is_explained_from_its_file(convolutional_file):
+    """Conv2D(16) -> MaxPooling2D -> Conv2D(32) -> Dense(10), trained by Keras: its predictions, complete explanations.
+
+    Images (8, 8, 1), or sequences (8, 8) that the network makes images of itself, are both read as rows of pixels.
+    """
+    model, data = open_model(convolutional_file.path), convolutional_file.data
+    images = data.test.take(range(3))
+    every = data.test.inputs
+    expected = predicted(convolutional_file.made, convolutional_file.as_read(every))
+    assert (expected.argmax(axis=1) == data.test.targets).mean() > 0.6
+    np.testing.assert_allclose(softmax(scores_of(model, every), axis=1), expected, atol=1e-5)
+    methods = [*ten_classes.ANY, "kernel_shap", "temporal_shapley"]
+    found = explain(model, images, methods, options=ten_classes.OPTIONS)
+    for attribution in found.values():
+        assert attribution.values.shape == (3, 8, 8)
+        assert np.isfinite(attribution.values).all()
+    change = abs(found["integrated_gradients"].prediction - found["integrated_gradients"].baseline_prediction)
+    assert (abs(found["integrated_gradients"].completeness_gap) <= 0.01 * change + 1e-5).all()
+    for name in ("kernel_shap", "temporal_shapley"):  # 8 rows: all 256 coalitions
+        assert abs(found[name].completeness_gap).max() < 1e-4
+    without = images.inputs[:1].copy()
+    without[0, 3, 4] = 0
+    target = scores_of(model, images.inputs[:1])[0].argmax()
+    lost = (scores_of(model, images.inputs[:1]) - scores_of(model, without))[0, target]
+    assert found["occlusion"].values[0, 3, 4] == pytest.approx(lost, abs=1e-4)
+
+
+def test_keras_convolutional_network_has_no_gates(convolutional_file):
+    """What looks into an LSTM says that there is none, and which explainers take the network."""
+    model, images = open_model(convolutional_file.path), convolutional_file.data.test.take([0])
+    for method in ("gate_saliency", "deeplift", "cell_decomposition", "lrp"):
+        with pytest.raises(ModelError, match=r"KerasModel:? (it )?holds no .*LSTM.*: integrated_gradients, .* lime\."):
+            explain(model, images, [method])
+
+
+def test_keras_convolutional_network_at_the_terminal(convolutional_file, run, capsys):
+    """The layers are listed by inspect, and explain and report tell what it says about an image in a CSV file."""
+    frame = pd.DataFrame(convolutional_file.data.test.inputs[0], columns=ten_classes.COLUMNS)
+    folder = run(f"gatelens inspect {convolutional_file.path}")
+    told = capsys.readouterr().out
+    assert "Keras model with no LSTM, multiclass, 10 outputs" in told
+    assert "8 timesteps of 8 features" in told
+    assert "Conv2D, 16 filters of 3 x 3, relu, padding same" in told
+    frame.to_csv(folder / "image.csv", index=False)
+    run(f"gatelens explain {convolutional_file.path} --input image.csv")
+    said = int(scores_of(open_model(convolutional_file.path), frame.to_numpy(np.float32)[None])[0].argmax())
+    assert f"output {said}" in capsys.readouterr().out
+    run(f"gatelens report {convolutional_file.path} --input image.csv")
+    assert "column 5" in page_of(folder / "report.html")
