@@ -133,6 +133,27 @@ def with_background(name: str, **options: Any) -> Contender:
     return Contender("gatelens", f"{name}, background", call)
 
 
+def _of_probability(model: nn.Module, inputs: Tensor, setting: Setting) -> NDArray[Any]:
+    """Return integrated gradients of the probability: most of its way is where the model makes up its mind.
+
+    The log-odds go on growing long after that, and so do the gradients that their average is made of. It does not apply
+    to a regression.
+    """
+    return ours("integrated_gradients", lambda _: {"steps": 50, "output": "probability"}).call(model, inputs, setting)
+
+
+def _at_baseline(model: nn.Module, inputs: Tensor, setting: Setting) -> NDArray[Any]:
+    """Return the first-order expansion at the baseline: (input - baseline) times the gradient at the baseline.
+
+    It helps where the model saturates soon on the way to the input, as gradients there have nothing left to say. What
+    the model does anywhere but next to the baseline is not in it, so it does not add up, and sequences differ only in
+    the inputs that one map of the model is multiplied with.
+    """
+    signed = ours("saliency", lambda _: {"absolute": False})
+    gradient = signed.call(model, torch.zeros_like(inputs[:1]), setting)  # (1, L, D)
+    return np.asarray(gradient * inputs.numpy())
+
+
 def _random(_model: nn.Module, inputs: Tensor, setting: Setting) -> NDArray[Any]:
     return np.random.default_rng(setting.seed).standard_normal(tuple(inputs.shape))
 
@@ -258,6 +279,8 @@ OURS = (
     with_background("deep_shap"),
     with_background("gradient_shap", samples=GRADIENT_SAMPLES),
     with_background("occlusion", players="cell"),
+    Contender("gatelens", "integrated_gradients of the probability", _of_probability),
+    Contender("gatelens", "saliency at the baseline, times input", _at_baseline),
 )
 PEERS = (
     by_captum("IntegratedGradients", n_steps=50),

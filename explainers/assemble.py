@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,8 +17,12 @@ from ..models.trace import GATES, to_numpy
 from .attribution import FORMAT, FORMAT_VERSION, Attribution
 
 if TYPE_CHECKING:
+    import xarray as xr
+
     from .base import Explainer
     from .problem import Contribution, Problem
+
+FEW_LABELS = 1024  # whose indexes are kept
 
 
 def build_attribution(
@@ -99,7 +103,29 @@ def build_attribution(
     }
     if problem.target.timestep is not None:
         attrs["target_time"] = "inputs" if predictor.follows_time else "own"
-    return Attribution(xr.Dataset(variables, coords, attrs))
+    return Attribution(xr.Dataset(variables, _coordinates(coords), attrs))
+
+
+def _coordinates(coords: dict[str, Any]) -> xr.Coordinates:
+    """Return coords with an index for each dimension's labels: those xarray would make, most of them from before."""
+    import xarray as xr
+
+    made: dict[str, Any] = {name: xr.Variable(*value) for name, value in coords.items() if isinstance(value, tuple)}
+    indexes: dict[str, Any] = {}
+    for name, labels in coords.items():
+        if name not in made:
+            find = _index if len(labels) <= FEW_LABELS else _index.__wrapped__
+            indexes[name] = find(name, tuple(labels.tolist()), labels.dtype)
+    for index in indexes.values():
+        made |= index.create_variables()  # anew: a user may write into their attrs
+    return xr.Coordinates(made, indexes=indexes)
+
+
+@lru_cache(maxsize=64)  # checking labels and making an index of them takes as long as explaining a sequence
+def _index(name: str, labels: tuple[Any, ...], dtype: np.dtype[Any]) -> Any:
+    from xarray.indexes import PandasIndex
+
+    return PandasIndex(np.array(labels, dtype=dtype), name)
 
 
 def _provenance(explainer: Explainer, problem: Problem, contribution: Contribution, data: DataSpec) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from ..models.trace import to_numpy
 from .assemble import build_attribution
 from .attribution import Attribution
 from .baselines import resolve_background, resolve_baseline
-from .players import PlayerKind
+from .players import Game, PlayerKind
 from .problem import Contribution, Problem
 from .segments import Segmentation
 
@@ -255,19 +255,26 @@ class PlayerExplainer(Explainer):
         self.segmentation: Segmentation = segmentation
 
     def _attribute(self, problem: Problem) -> Contribution:
-        if problem.reads_tokens and self.players == "feature":
-            raise InvalidInputError("players='feature' has no meaning for token ids; use 'timestep' or 'segment'.")
         batch, steps = problem.inputs.shape[:2]
         values = np.zeros((batch, steps, problem.features))
         diagnostics: dict[str, NDArray[Any]] = {}
         for sample in problem.track(range(batch), batch, self.name):
-            game = problem.game(sample, self.players, segments=self.segments, segmentation=self.segmentation)
+            game = self._game(problem, sample)
             contributions, numbers = self._solve(game)
             values[sample] = game.spread(contributions)
             for name, number in numbers.items():
                 diagnostics.setdefault(name, np.zeros(batch))[sample] = number
-        resolution: PlayerKind = "timestep" if problem.reads_tokens and self.players == "cell" else self.players
-        return Contribution(values, resolution=resolution, diagnostics=diagnostics)
+        return Contribution(values, resolution=self._resolution(problem), diagnostics=diagnostics)
+
+    def _game(self, problem: Problem, sample: int) -> Game:
+        """Return the game of one sample."""
+        if problem.reads_tokens and self.players == "feature":
+            raise InvalidInputError("players='feature' has no meaning for token ids; use 'timestep' or 'segment'.")
+        return problem.game(sample, self.players, segments=self.segments, segmentation=self.segmentation)
+
+    def _resolution(self, problem: Problem) -> PlayerKind:
+        """Return the finest part that the players tell apart."""
+        return "timestep" if problem.reads_tokens and self.players == "cell" else self.players
 
     @abstractmethod
     def _solve(self, game: Any) -> tuple[NDArray[np.float64], dict[str, float]]:

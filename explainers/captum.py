@@ -65,7 +65,7 @@ class IntegratedGradients(Explainer):
         values = torch.zeros(batch, problem.inputs.shape[1], problem.features, dtype=continuous.inputs.dtype)
         used = np.zeros(batch)
         difference = torch.as_tensor(problem.prediction - problem.baseline_prediction)  # (B,)
-        chunk = problem.predictor.batch_rows(continuous.inputs, copies=3)
+        chunk = problem.predictor.quick_rows(continuous.inputs, copies=3)
         parts = torch.arange(batch).split(chunk)
         for part in problem.track(parts, len(parts), self.name):
             rows, steps = part, self.steps or FIRST_STEPS
@@ -108,7 +108,7 @@ class _OneGradient(Explainer):
         continuous = problem.continuous()
         batch = len(problem.lengths)
         values = torch.zeros(batch, problem.inputs.shape[1], problem.features, dtype=continuous.inputs.dtype)
-        parts = torch.arange(batch).split(problem.predictor.batch_rows(continuous.inputs, copies=3))
+        parts = torch.arange(batch).split(problem.predictor.quick_rows(continuous.inputs, copies=3))
         for rows in problem.track(parts, len(parts), self.name):
             inputs = continuous.inputs[rows].requires_grad_()  # (N, T, E)
             with problem.predictor.differentiation():

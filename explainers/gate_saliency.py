@@ -72,7 +72,7 @@ class GateSaliency(Explainer):
 
     def _attribute(self, problem: Problem) -> Contribution:
         batch, steps = problem.inputs.shape[:2]
-        chunk = problem.predictor.batch_rows(problem.inputs, copies=3)
+        chunk = problem.predictor.quick_rows(problem.inputs, copies=3)
         parts = torch.arange(batch).split(chunk)
         chosen = [GATES.index(gate) for gate in self.gates]
         gates = np.empty(0, dtype=np.float32)  # (B, layer, T, gate, unit), made when the layers are known

@@ -125,7 +125,10 @@ class Game:
 
     def __call__(self, coalitions: CoalitionMatrix) -> NDArray[np.float64]:
         """Return the value of each coalition, (N,), from bool (N, n); equal coalitions are evaluated once."""
-        unique, inverse = np.unique(np.asarray(coalitions, dtype=bool), axis=0, return_inverse=True)
+        asked = np.asarray(coalitions, dtype=bool)
+        packed = np.ascontiguousarray(np.packbits(asked, axis=1))  # few bytes a row, compared as one value
+        _, first_at, inverse = np.unique(packed.view(f"V{packed.shape[1]}"), return_index=True, return_inverse=True)
+        unique = asked[first_at]
         values = np.zeros(len(unique))
         rows = self.problem.predictor.batch_rows(self._inputs[None])
         for first in range(0, len(unique), rows):

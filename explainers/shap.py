@@ -63,9 +63,17 @@ class KernelSHAP(PlayerExplainer):
                 f"samples is {self.samples}, too few to tell {count} players apart; give {2 * count} or more, or "
                 "explain fewer players, e.g. players='segment'."
             )
+        problem, sample = game.problem, game.sample
+        known = {1.0: problem.prediction[sample], 0.0: problem.baseline_prediction[sample]}
+
+        def value(coalitions: NDArray[Any]) -> NDArray[np.float64]:
+            if len(coalitions) == 1 and (coalitions == coalitions[0, 0]).all():  # all, or none
+                return np.array([known[float(coalitions[0, 0])]])
+            return game(coalitions == 1)
+
         # shap draws from numpy's global generator, and prints to standard output where the model raises
         with seeded(self.seed), contextlib.redirect_stdout(sys.stderr):
-            kernel = shap.KernelExplainer(lambda z: game(z == 1), np.zeros((1, count)))
+            kernel = shap.KernelExplainer(value, np.zeros((1, count)))
             values = kernel.shap_values(
                 np.ones((1, count)),
                 nsamples="auto" if self.samples is None else self.samples,
@@ -110,7 +118,7 @@ class GradientSHAP(Explainer):
         continuous = problem.continuous()
         values = np.zeros((*problem.inputs.shape[:2], problem.features))
         errors = np.zeros_like(values)
-        batch_size = problem.predictor.batch_rows(continuous.inputs, copies=3)
+        batch_size = problem.predictor.quick_rows(continuous.inputs, copies=3)
         batch = len(problem.lengths)
         for sample in problem.track(range(batch), batch, self.name):
             length = int(problem.lengths[sample])

@@ -242,6 +242,16 @@ def test_gradients_of_tokens_need_one_embedding():
 # -- what explain records --------------------------------------------------------------------------------------------
 
 
+def test_results_share_no_labels():
+    """What is written beside the labels of one result is not found in the next."""
+    first, second = (make("saliency", lstm()).explain(sequences(2, 4, 3)).dataset for _ in range(2))
+    for name in ("sample", "time", "feature", "output"):
+        first[name].attrs["note"] = "mine"
+        assert second[name].attrs == {}
+        assert first.indexes[name].equals(second.indexes[name])
+    assert second.sel(feature="feature 1", time=2)["attribution"].shape == (2,)
+
+
 def test_evaluations_are_counted():
     """Forward evaluations are rows of the model: predictions, the baseline that all share, and each coalition."""
     calls = []
@@ -251,7 +261,7 @@ def test_evaluations_are_counted():
         return inputs.sum((1, 2))
 
     result = make("kernel_shap", function).explain(sequences(2, 4, 3))
-    assert result.attrs["forward_evaluations"] == sum(calls) == 2 + 1 + 2 * 2**4
+    assert result.attrs["forward_evaluations"] == sum(calls) == 2 + 1 + 2 * (2**4 - 2)
     assert result.attrs["backward_evaluations"] == 0
 
 

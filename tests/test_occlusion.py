@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from gatelens.explainers import Occlusion, Players
-from gatelens.models import InvalidInputError
+from gatelens.models import InvalidInputError, Predictor
 from helpers.explained import LENGTHS, Linear, linear_function, lstm, sequences, token_ids
 
 
@@ -122,6 +122,32 @@ def test_shared_beginnings_are_read_once(monkeypatch):
     model, inputs = lstm(), sequences(1, 60, 3)
     assert Occlusion(model).explain(inputs).attrs["forward_evaluations"] < 40
     assert Occlusion(model, players="feature").explain(inputs).diagnostic("prefix_shared").tolist() == [0]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"window": 3, "stride": 2},
+        {"players": "cell"},
+        {"players": "feature", "baseline": "hold_last"},
+        {"baseline": "hold_last"},
+        {"players": "segment", "segments": 3, "segmentation": "change_point"},
+        {"background": sequences(3, 6, 3, seed=8, double=True)},
+    ],
+)
+@pytest.mark.parametrize("budget", [1, 20_000, 2**29])
+def test_samples_together_equal_singles(options, budget):
+    """A sample gets what it gets alone, whatever is explained beside it and however many rows fit the budget."""
+    model, inputs = lstm(double=True, output_size=2, task="multiclass"), sequences(5, 6, 3, double=True)
+    inputs[1, 2:4], inputs[3] = inputs[1, :1], 0.0
+    lengths, target = [6, 4, 6, 2, 4], [0, 1, 1, 0, 1]
+    found = Occlusion(Predictor(model, memory_bytes=budget), **options).explain(inputs, lengths=lengths, target=target)
+    for row in range(5):
+        alone = Occlusion(model, **options)
+        expected = alone.explain(inputs[row : row + 1], lengths=lengths[row : row + 1], target=target[row])
+        np.testing.assert_allclose(found.values[row], expected.values[0], rtol=0, atol=1e-12, err_msg=f"row {row}")
+    assert np.abs(found.values).max() > 0.01
 
 
 def test_a_linear_function_gives_weight_times_difference():

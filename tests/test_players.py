@@ -129,6 +129,20 @@ def test_equal_coalitions_are_evaluated_once():
     assert found[0] != found[1]
 
 
+@pytest.mark.parametrize("layout", [np.ascontiguousarray, np.asfortranarray])
+def test_more_players_than_a_byte_has_bits_are_told_apart(layout):
+    """Coalitions of many players that differ in one alone are two, however they lie in memory."""
+    predictor = Predictor(lstm(pooling="mean"))
+    game = game_of(predictor, sequences(1, 19, 3))
+    coalitions = np.concatenate([~np.eye(19, dtype=bool), ~np.eye(19, dtype=bool)[::-1]])
+    before = predictor.forward_evaluations
+    found = game(layout(coalitions))
+    assert predictor.forward_evaluations - before == 19
+    alone = [game(coalition[None])[0] for coalition in coalitions]
+    np.testing.assert_allclose(found, alone, rtol=0, atol=1e-6)
+    assert len(np.unique(found)) == 19
+
+
 def test_small_batches_give_the_same_values():
     """How many coalitions fit the memory budget changes nothing."""
     inputs, coalitions = sequences(1, 5, 3, double=True), np.random.default_rng(1).random((30, 5)) < 0.5

@@ -15,6 +15,7 @@ from gatelens.models import (
     Target,
     model_hash,
 )
+from gatelens.models.predictor import LEAST_ROWS, QUICK_BYTES
 from helpers.draws import cases, make_inputs, make_model
 
 
@@ -217,6 +218,19 @@ def test_batches_fit_the_budget():
     assert torch.equal(torch.cat(list(predictor.batches(inputs))), torch.arange(100))
     assert predictor.batch_rows(inputs, copies=2) == 100_000 // (2 * row_bytes)
     assert Predictor(model, memory_bytes=2**60).batch_rows(inputs) == 8192
+
+
+def test_batches_on_the_cpu_are_quick():
+    """On the CPU a batch keeps a few tens of MB at most, or holds a few rows; a smaller budget is kept."""
+    model = make_model(input_size=3, hidden_sizes=(64,))
+    predictor = Predictor(model)
+    row_bytes = [3 * 4 * steps * (3 + 8 * 64 + model.head.out_features) for steps in (20, 10_000)]
+    short, long = torch.zeros(1, 20, 3), torch.zeros(1, 10_000, 3)
+    assert predictor.quick_rows(short, copies=3) == QUICK_BYTES // row_bytes[0]
+    assert predictor.quick_rows(short, copies=3) < predictor.batch_rows(short, copies=3)
+    assert predictor.quick_rows(long, copies=3) == predictor.batch_rows(long, copies=3) < LEAST_ROWS
+    assert Predictor(model, memory_bytes=2**40).quick_rows(long, copies=3) == LEAST_ROWS
+    assert Predictor(model, memory_bytes=1).quick_rows(short) == 1
 
 
 # -- the explained number --------------------------------------------------------------------------------------------

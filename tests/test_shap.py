@@ -133,6 +133,15 @@ def test_one_player_gets_everything():
     )
 
 
+@pytest.mark.parametrize("with_background", [False, True])
+def test_all_and_none_are_known_before(with_background):
+    """The input and what stands for its absence have been evaluated already; only the coalitions between them cost."""
+    background = sequences(3, 4, 3, seed=8) if with_background else None
+    result = KernelSHAP(lstm(), background=background).explain(sequences(1, 4, 3))
+    references = 3 if with_background else 1
+    assert result.attrs["forward_evaluations"] == 1 + references + references * (2**4 - 2)
+
+
 def test_tokens_are_replaced_by_the_pad_token_or_the_background():
     """Of token ids the game switches between the token and the pad token, or those of background sequences."""
     model, ids = lstm(vocab_size=9, embedding_dim=4, double=True), token_ids(1, 6)
