@@ -147,29 +147,15 @@ def explain_sequences(
 ) -> dict[str, Attribution]:
     """Explain sequences by several methods, with a progress bar where a person watches; None: those that fit."""
     from ..explainers import explain
-    from ..models import InvalidInputError
-    from ..reports.model_card import per_timestep
 
-    if target is None and model.config.task != "multiclass" and model.config.output_size > 1:
-        names = ", ".join(model.data.classes or model.data.outputs) if model.data is not None else ""
-        raise InvalidInputError(
-            f"this {model.config.task} model has {model.config.output_size} outputs, and none is the natural one; "
-            f"choose one with --target, 0 to {model.config.output_size - 1}{f' ({names})' if names else ''}."
-        )
-    if timestep is not None and not per_timestep(model.config):
-        raise InvalidInputError(
-            f"--timestep is {timestep!r}, but this model has one output a sequence, not one a timestep; leave it out."
-        )
-    classes = model.config.task in ("binary", "multiclass")
-    explained = cast("Output", output or ("probability" if classes else "logit"))  # a wrong word: Predictor refuses it
     return explain(
         model,
         data.inputs,
         methods,
-        target=_target(target, timestep),
+        target=named_target(model, target, timestep),
         lengths=data.lengths,
         baseline=chosen_baseline(model, baseline),
-        output=explained,
+        output=explained_output(model, output),
         seed=seed,
         progress=sys.stderr.isatty(),
         sample_names=data.sample_names,
@@ -183,6 +169,30 @@ def warm_up(
     """Explain one sequence, so that what is compiled once is not counted, then all."""
     explain_sequences(model, data.take([0]), methods, **options)
     return explain_sequences(model, data, methods, **options)
+
+
+def named_target(model: SequenceModel, target: str | None, timestep: str | None) -> Any:
+    """Return what --target and --timestep name together, as `explain` takes it; refuse what the model does not have."""
+    from ..models import InvalidInputError
+    from ..reports.model_card import per_timestep
+
+    if target is None and model.config.task != "multiclass" and model.config.output_size > 1:
+        names = ", ".join(model.data.classes or model.data.outputs) if model.data is not None else ""
+        raise InvalidInputError(
+            f"this {model.config.task} model has {model.config.output_size} outputs, and none is the natural one; "
+            f"choose one with --target, 0 to {model.config.output_size - 1}{f' ({names})' if names else ''}."
+        )
+    if timestep is not None and not per_timestep(model.config):
+        raise InvalidInputError(
+            f"--timestep is {timestep!r}, but this model has one output a sequence, not one a timestep; leave it out."
+        )
+    return _target(target, timestep)
+
+
+def explained_output(model: SequenceModel, output: str | None) -> Output:
+    """Return what --output names; else the probability of classes, and the score of anything else."""
+    classes = model.config.task in ("binary", "multiclass")
+    return cast("Output", output or ("probability" if classes else "logit"))  # a wrong word: Predictor refuses it
 
 
 def _target(name: str | None, timestep: str | None) -> Any:

@@ -22,7 +22,6 @@ from .common import (
     TASK,
     TIMESTEP,
     WINDOW,
-    WINDOWS,
     console,
     explain_sequences,
     hanging,
@@ -30,13 +29,33 @@ from .common import (
     read_model,
     say,
 )
-from .sequences import INPUT, TEXT, TEXT_COLUMN, given_sequences
+from .dataset import DEVICE, GATES, MEMORY, OVERWRITE, SCHEDULER, WORKERS, explain_into_store
+from .sequences import TEXT, TEXT_COLUMN, given_sequences, with_window
 
 if TYPE_CHECKING:
     from ..explainers import Attribution
 
 OUT = Annotated[
-    Path | None, typer.Option("--out", "-o", help="netCDF file to write (.nc); with several methods, one file each.")
+    Path | None,
+    typer.Option(
+        "--out",
+        "-o",
+        help="netCDF file to write (.nc), or a store (.zarr) for datasets larger than memory; with several methods, "
+        "one each.",
+    ),
+]
+INPUT = Annotated[
+    Path | None,
+    typer.Option(
+        "--input",
+        "-i",
+        help="CSV or Parquet file, one row a timestep, oldest first; else give --text. With --out NAME.zarr also "
+        ".zarr, .nc, .npz, .npy, or a folder of such files.",
+    ),
+]
+WINDOWS = Annotated[
+    str | None,
+    typer.Option(help='"last": the newest window (of each id), or "all" of them (default with --out NAME.zarr).'),
 ]
 
 
@@ -53,22 +72,41 @@ def explain(
     output: OUTPUT = None,
     end: END = None,
     window: WINDOW = None,
-    windows: WINDOWS = "last",
+    windows: WINDOWS = None,
     stride: STRIDE = 1,
     id_column: ID_COLUMN = None,
     task: TASK = None,
     pooling: POOLING = None,
     seed: SEED = 0,
+    memory: MEMORY = "2GiB",
+    workers: WORKERS = None,
+    scheduler: SCHEDULER = None,
+    device: DEVICE = None,
+    gates: GATES = "sum",
+    overwrite: OVERWRITE = False,
     json: JSON = False,
 ) -> None:
     """Explain the predictions for a table or for texts, and save the attributions."""
-    from ..models import InvalidInputError
+    from ..models import DataSpec, InvalidInputError
 
-    if out is not None and out.suffix != ".nc":
-        raise InvalidInputError(f"--out is {out}; expected a name that ends in .nc, e.g. attribution.nc.")
+    if out is not None and out.suffix not in (".nc", ".zarr"):
+        raise InvalidInputError(
+            f"--out is {out}; expected a name that ends in .nc, e.g. attribution.nc, or in .zarr for a whole dataset."
+        )
     loaded = read_model(model, task=task, pooling=pooling)
+    if out is not None and out.suffix == ".zarr":
+        if input is None or text or end is not None:
+            raise InvalidInputError("--out NAME.zarr explains what --input names; give that, without --text and --end.")
+        loaded.data = with_window(loaded.data or DataSpec(), window) if window is not None else loaded.data
+        explain_into_store(
+            loaded, input, out, method or ["integrated_gradients"], target=target, timestep=timestep,
+            baseline=baseline, output=output, seed=seed, json_lines=json, memory=memory, workers=workers,
+            scheduler=scheduler, device=device, gates=gates, overwrite=overwrite, windows=windows or "all",
+            stride=stride, id_column=id_column, text_column=text_column,
+        )  # fmt: skip
+        return
     data = given_sequences(
-        loaded, input, text, text_column=text_column, window=window, windows=windows, stride=stride, end=end,
+        loaded, input, text, text_column=text_column, window=window, windows=windows or "last", stride=stride, end=end,
         id_column=id_column,
     )  # fmt: skip
     methods = method or ["integrated_gradients"]

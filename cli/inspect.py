@@ -48,6 +48,7 @@ def inspect(
 ) -> None:
     """Show what a saved model is and how good; with a CSV, what its gates do there."""
     from ..models import gate_statistics
+    from ..models.recorder import lstm_modules
     from ..reports import describe
 
     loaded = read_model(model, task=task, pooling=pooling, quiet=True)
@@ -56,7 +57,8 @@ def inspect(
     statistics: dict[str, LayerStatistics] = {}
     if input is not None:
         data = read_sequences(loaded, input, windows="all", window=window, stride=stride, id_column=id_column)
-        statistics = gate_statistics(loaded, data.inputs, lengths=data.lengths)
+        if lstm_modules(loaded):
+            statistics = gate_statistics(loaded, data.inputs, lengths=data.lengths)
     if json:
         gates = None if data is None else {name: found.to_dict() for name, found in statistics.items()}
         print_json({**asdict(card), "sequences": None if data is None else len(data), "gates": gates})
@@ -65,6 +67,8 @@ def inspect(
     _print_card(out, card)
     if data is None:
         say("Add --input CSV to see what the gates do on data.")
+    elif not statistics:
+        say("The model holds no LSTM, so there are no gates to show.")
     else:
         _print_statistics(out, loaded, statistics, sequences=len(data))
 

@@ -101,7 +101,7 @@ def read_sequences(
     if windows not in ("last", "all"):
         raise InvalidInputError(f'--windows is {windows!r}; expected "last" or "all".')
     which: Windows = "all" if windows == "all" else "last"
-    spec = _with_window(model.data or DataSpec(), window)
+    spec = with_window(model.data or DataSpec(), window)
     if spec.token_unit and TOKEN_COLUMN not in read_header(path).columns:
         raise InvalidInputError(f"{path} is to hold texts; name their column with --text-column, or give --text.")
     if spec.features or spec.vocabulary is not None:
@@ -130,7 +130,7 @@ def _told(data: SequenceData) -> SequenceData:
     return data
 
 
-def _with_window(spec: DataSpec, length: int | None) -> DataSpec:
+def with_window(spec: DataSpec, length: int | None) -> DataSpec:
     """Return the spec with windows of that many rows, unless the model says its own."""
     from dataclasses import replace
 
@@ -149,36 +149,19 @@ def with_columns(
     spec: DataSpec, model: SequenceModel, frame: pd.DataFrame, path: Path, id_column: str | None
 ) -> DataSpec:
     """Return the spec with the table's number columns for features, unscaled."""
-    from dataclasses import replace
+    from ..models.table import columns_as_features
 
-    from ..models.table import spec_of_columns
-
-    others = frame.drop(columns=[] if id_column is None else [id_column], errors="ignore")
-    known = spec_of_columns(others, model.config.input_size, str(path))
-    unread = [str(name) for name in others.columns if str(name) not in known.feature_names]
-    say(
-        f"note: {path.name}: the columns {', '.join(known.feature_names)} are read as they stand, because the model "
-        "does not say how its inputs were scaled; if it was trained on scaled numbers, give it those."
-        + (f" Not read: {', '.join(unread)}." if unread else "")
-    )
-    return replace(spec, features=known.features)
+    spec, note = columns_as_features(spec, frame, model.config.input_size, str(path), id_column)
+    say(f"note: {path.name}: {note}")
+    return spec
 
 
 def _with_ids(
     spec: DataSpec, model: SequenceModel, frame: pd.DataFrame, path: Path, _id_column: str | None
 ) -> DataSpec:
     """Return the spec of a model that knows no words: the table holds the ids themselves."""
-    from dataclasses import replace
+    from ..models.table import column_as_ids
 
-    from ..models import InvalidInputError
-    from ..models.table import TOKEN_COLUMN
-
-    size = model.config.vocab_size
-    assert size is not None  # it reads tokens
-    if TOKEN_COLUMN not in frame.columns or frame[TOKEN_COLUMN].dtype.kind not in "iu":
-        raise InvalidInputError(
-            f"{path} has no column {TOKEN_COLUMN!r} of whole numbers; the model reads token ids, 0 to {size - 1}, and "
-            "does not say which word each one is, so the table must hold the ids."
-        )
-    say(f"note: {path.name}: {TOKEN_COLUMN!r} is read as token ids, because the model does not say its words.")
-    return replace(spec, vocabulary=tuple(str(token) for token in range(size)))
+    spec, note = column_as_ids(spec, frame, model.config.vocab_size, str(path))
+    say(f"note: {path.name}: {note}")
+    return spec

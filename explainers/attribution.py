@@ -6,6 +6,7 @@ It is backed by an `xarray.Dataset` with dims (sample, time, feature); `docs/for
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,10 @@ FORMAT = "gatelens.Attribution"
 FORMAT_VERSION = 1
 VARIABLES = ("attribution", "input", "baseline", "prediction", "baseline_prediction", "completeness_gap", "length",
              "target_output", "scores")  # fmt: skip
+OF_ALL_SAMPLES = ("samples_failed", "samples_waiting")  # attrs of a store's samples together
+PIECE_BYTES = 2**23  # of a piece's cells in float64
+MOST_PIECE_SAMPLES = 256
+MOST_PIECES_A_CHUNK = 8  # of a store whose chunks are larger than a piece: beyond, memory counts for more than speed
 ATTRS = ("method", "options", "completeness", "resolution", "output", "inputs", "task", "model", "seed", "versions")
 
 
@@ -61,6 +66,32 @@ class Attribution:
         if not -count <= sample < count:
             raise IndexError(f"sample {sample} of an attribution of {count} samples")
         return Attribution(self.dataset.isel(sample=[sample]))
+
+    def pieces(self, samples: int | None = None) -> Iterator[Attribution]:
+        """Yield all samples in order, so many at a time, in memory; of a store that was opened only these are read.
+
+        Args:
+            samples: How many; None: what takes some megabytes, in whole chunks of a store.
+        """
+        samples = samples or self._piece()
+        for first in range(0, len(self), samples):
+            yield self.take(slice(first, first + samples))
+
+    def take(self, samples: slice | NDArray[np.int64]) -> Attribution:
+        """Return some of the samples, in memory; how many others of a store failed is not told of these."""
+        dataset = self.dataset.isel(sample=samples).load()
+        dataset.attrs = {name: value for name, value in dataset.attrs.items() if name not in OF_ALL_SAMPLES}
+        return Attribution(dataset)
+
+    def _piece(self) -> int:
+        """Return how many samples a piece has."""
+        cells = self.dataset.sizes.get("time", 1) * self.dataset.sizes.get("feature", 1)
+        fitting = int(np.clip(PIECE_BYTES // max(1, 8 * cells), 1, MOST_PIECE_SAMPLES))
+        chunks = [part.encoding.get("chunks") for part in self.dataset.data_vars.values()]
+        chunk = next((int(sizes[0]) for sizes in chunks if sizes), 1)  # reading part of one takes as long as all of it
+        if chunk > fitting:
+            return chunk if chunk <= MOST_PIECES_A_CHUNK * fitting else fitting
+        return fitting // chunk * chunk
 
     @property
     def values(self) -> NDArray[Any]:
@@ -184,7 +215,7 @@ class Attribution:
 
     def diagnostic(self, name: str) -> NDArray[Any] | None:
         """Return (B,) numbers about the explanation, e.g. "surrogate_r2"; None where the method has none."""
-        return self.dataset[name].to_numpy() if name in self.dataset else None
+        return texts_as_objects(self.dataset[name].to_numpy()) if name in self.dataset else None
 
     # -- leaving -----------------------------------------------------------------------------------------------------
 
@@ -246,8 +277,24 @@ class Attribution:
             dataset = xr.load_dataset(path, engine="h5netcdf")
         except Exception as error:  # noqa: BLE001 - whatever HDF5 makes of a stranger's bytes
             raise InvalidInputError(f"{path} is not a readable netCDF file: {error}.") from None
+        return cls.checked(dataset, path)
+
+    @classmethod
+    def open(cls, path: str | Path) -> Attribution:
+        """Return the explained samples of a Zarr store that `explain_dataset` wrote, read when they are asked for.
+
+        Raises:
+            InvalidInputError: There is no such store, or it is damaged.
+        """
+        from .dataset.reading import open_store
+
+        return open_store(path)
+
+    @classmethod
+    def checked(cls, dataset: xr.Dataset, path: Path) -> Attribution:
+        """Return a dataset that was read from `path` as an attribution; refuse one that is none."""
         if dataset.attrs.get("format") != FORMAT:
-            raise InvalidInputError(f"{path} is netCDF, but not an attribution of gatelens.")
+            raise InvalidInputError(f"{path} is not an attribution of gatelens.")
         missing = [name for name in VARIABLES if name not in dataset] + [n for n in ATTRS if n not in dataset.attrs]
         if missing:
             raise InvalidInputError(f"{path} is an attribution without {', '.join(missing)}; the file is damaged.")
@@ -277,3 +324,8 @@ class Attribution:
         from .notebook import attribution_html
 
         return attribution_html(self)
+
+
+def texts_as_objects(values: NDArray[Any]) -> NDArray[Any]:
+    """Return values with numpy's texts of variable length, which Zarr gives, as plain texts."""
+    return values.astype(object) if values.dtype.kind == "T" else values

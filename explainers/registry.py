@@ -125,6 +125,24 @@ def get(name: str) -> type[Explainer]:
     return entry.explainer
 
 
+def make_explainer(name: str, predictor: Predictor, options: Mapping[str, Any]) -> Explainer:
+    """Return the explainer of that name, made with these options.
+
+    Raises:
+        InvalidInputError, InvalidTypeError: There is none, or the options do not fit.
+    """
+    return _made(get(name), predictor, options)
+
+
+def _made(cls: type[Explainer], predictor: Predictor, options: Mapping[str, Any]) -> Explainer:
+    try:
+        return cls(predictor, **options)
+    except TypeError as error:
+        if isinstance(error, GatelensError):
+            raise
+        raise InvalidTypeError(f"the options of {cls.name} do not fit: {error}.") from None
+
+
 def _works_on(explainer: type[Explainer], predictor: Predictor) -> bool:
     """Whether the model has what the method needs."""
     if explainer.needs == "function":
@@ -193,12 +211,7 @@ def explain(
     checked, lengths = predictor.check(inputs, lengths)
     explainers = {}
     for name, cls in classes.items():
-        try:
-            explainers[name] = cls(predictor, **{"baseline": baseline, "seed": seed, **options.get(name, {})})
-        except TypeError as error:
-            if isinstance(error, GatelensError):
-                raise
-            raise InvalidTypeError(f"the options of {name} do not fit: {error}.") from None
+        explainers[name] = _made(cls, predictor, {"baseline": baseline, "seed": seed, **options.get(name, {})})
     with seeded(seed), kept_buffers(predictor.module):
         resolved = predictor.resolve_target(checked, target, lengths)
     found: Any = resolved.output

@@ -45,7 +45,7 @@ def replacing_folder(path: Path) -> Iterator[Path]:
     try:
         yield beside
         beside.chmod(0o777 & ~_umask())
-        for file in beside.iterdir():
+        for file in filter(Path.is_file, beside.iterdir()):
             file.chmod(0o666 & ~_umask())
         if path.exists():
             path.rename(old)

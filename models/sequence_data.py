@@ -16,7 +16,7 @@ from .errors import InvalidInputError, nearest_name
 from .newest import newest_window
 from .series import grouped, needed_columns, no_rows, require_columns
 from .table import NOTES, PARQUET, read_header, read_table, spec_of_columns
-from .windows import Piece, piece_of, span_that_ends_at, window_spans
+from .windows import Piece, piece_name, piece_of, span_that_ends_at, window_spans
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -86,28 +86,10 @@ class SequenceData:
         Raises:
             InvalidInputError: A column is missing or holds no numbers, or no window fits.
         """
-        _check_options(windows, stride)
-        notes, counts = list(frame.attrs.get(NOTES, ())), Counts()
-        pieces: list[Piece] = []
-        later, short = [], []
-        groups = grouped(frame, spec, id_column, source)
-        for name, group in groups:
-            called = source if not name else f"{source}, {id_column} {name}"
-            table = Cleaner(spec, called, counts).whole(group)
-            found = _cut(table, spec, name, windows, stride, end)
-            pieces += found
-            if not found and end is None:
-                short.append(name)
-            elif windows == "last" and end is None and found[0].row != len(table) - 1:
-                later.append(_follow_a_pause(name, len(table) - 1 - found[0].row, found[0]))
-        counts.refuse_empty(source)
-        notes += [*counts.notes(spec), *later]
-        if short and pieces:
-            names = ", ".join(short[:5]) + (", ..." if len(short) > 5 else "")
-            notes.append(f"{len(short)} of {len(groups)} sequences are too short for a window and left out: {names}")
-        if not pieces:
-            raise InvalidInputError(_no_window(len(frame), spec, source, end))
-        return cls.of_pieces(pieces, spec, tuple(notes))
+        cut = TableWindows(
+            frame, spec, windows=windows, stride=stride, end=end, id_column=id_column, source=source
+        )  # fmt: skip
+        return cut.read(0, len(cut))
 
     @classmethod
     def of_pieces(cls, pieces: list[Piece], spec: DataSpec, notes: tuple[str, ...] = ()) -> SequenceData:
@@ -132,6 +114,75 @@ class SequenceData:
         return cls(inputs, lengths, names, times, rows, notes, table_rows=table_rows)
 
 
+class TableWindows:
+    """The sequences of a table, each cut when it is read: what is held is the cleaned table and where windows begin.
+
+    Args: as `SequenceData.from_frame`.
+
+    Attributes:
+        notes: What cleaning did, in words, with counts.
+        longest: Timesteps of the longest sequence.
+
+    Raises:
+        InvalidInputError: A column is missing or holds no numbers, or no window fits.
+    """
+
+    def __init__(
+        self,
+        frame: pd.DataFrame,
+        spec: DataSpec,
+        *,
+        windows: Windows = "last",
+        stride: int = 1,
+        end: str | None = None,
+        id_column: str | None = None,
+        source: str = "the table",
+    ) -> None:
+        _check_options(windows, stride)
+        notes, counts = list(frame.attrs.get(NOTES, ())), Counts()
+        series: list[tuple[str, Table]] = []
+        spans: list[NDArray[np.int64]] = []
+        later, short = [], []
+        groups = grouped(frame, spec, id_column, source)
+        for name, group in groups:
+            called = source if not name else f"{source}, {id_column} {name}"
+            table = Cleaner(spec, called, counts).whole(group)
+            found = window_spans(table, spec, stride) if end is None else span_that_ends_at(table, spec, end)
+            if windows == "last":
+                found = found[-1:]
+            if found:
+                series.append((name, table))
+                spans.append(np.array(found, dtype=np.int64))
+            elif end is None:
+                short.append(name)
+            if found and windows == "last" and end is None and found[0][1] != len(table):
+                start, stop = found[0]
+                times = None if table.times is None else table.times[start:stop]
+                later.append(_follow_a_pause(name, len(table) - stop, piece_name(name, start, stop, times)))
+        counts.refuse_empty(source)
+        notes += [*counts.notes(spec), *later]
+        if short and series:
+            names = ", ".join(short[:5]) + (", ..." if len(short) > 5 else "")
+            notes.append(f"{len(short)} of {len(groups)} sequences are too short for a window and left out: {names}")
+        if not series:
+            raise InvalidInputError(_no_window(len(frame), spec, source, end))
+        self.spec, self.notes = spec, tuple(notes)
+        self.longest = max(int((found[:, 1] - found[:, 0]).max()) for found in spans)
+        self._series, self._spans = series, np.concatenate(spans)  # (B, 2)
+        self._ends = np.cumsum([len(found) for found in spans])  # of each series among the spans
+
+    def __len__(self) -> int:
+        return len(self._spans)
+
+    def read(self, start: int, stop: int) -> SequenceData:
+        """Return the sequences `start` to `stop`, at least one, padded to the longest of them."""
+        pieces = []
+        for row in range(start, min(stop, len(self))):
+            name, table = self._series[np.searchsorted(self._ends, row, side="right")]
+            pieces.append(piece_of(table, self.spec, name, *self._spans[row].tolist()))
+        return SequenceData.of_pieces(pieces, self.spec, self.notes)
+
+
 def read_csv(
     path: str | Path,
     spec: DataSpec | None,
@@ -150,35 +201,48 @@ def read_csv(
     Raises:
         InvalidInputError: The file is missing, empty or no CSV, lacks a column, or no window fits.
     """
+    _check_options(windows, stride)
+    if spec is not None and spec.features and windows == "last" and end is None and id_column is None:
+        in_pieces = Path(path).suffix.lower() not in PARQUET and spec.window.length is not None
+        if in_pieces:
+            try:
+                return _newest(path, spec)
+            except NotInOrderError:
+                pass  # the newest window may be anywhere
+    cut = read_windows(path, spec, windows=windows, stride=stride, end=end, id_column=id_column)
+    return cut.read(0, len(cut))
+
+
+def read_windows(
+    path: str | Path,
+    spec: DataSpec | None,
+    *,
+    windows: Windows = "all",
+    stride: int = 1,
+    end: str | None = None,
+    id_column: str | None = None,
+) -> TableWindows:
+    """Return the sequences of a CSV as `read_csv` reads them, each cut when it is read."""
     source, wanted = str(path), None
-    if spec is None:
-        frame = read_table(path)
-        spec = spec_of_columns(frame, None, source)
-    else:
-        _check_options(windows, stride)
-        if spec.features:
-            wanted = needed_columns(spec, id_column)
-            require_columns(read_header(path), wanted, id_column, source)
-            in_pieces = Path(path).suffix.lower() not in PARQUET and spec.window.length is not None
-            if in_pieces and windows == "last" and end is None and id_column is None:
-                try:
-                    return _newest(path, spec)
-                except NotInOrderError:
-                    pass  # the newest window may be anywhere
-        frame = read_table(path, wanted)
-    return SequenceData.from_frame(
-        frame, spec, windows=windows, stride=stride, end=end, id_column=id_column, source=source
-    )
+    if spec is not None and spec.features:
+        wanted = needed_columns(spec, id_column)
+        require_columns(read_header(path), wanted, id_column, source)
+    frame = read_table(path, wanted)
+    return TableWindows(
+        frame, spec_of_columns(frame, None, source) if spec is None else spec,
+        windows=windows, stride=stride, end=end, id_column=id_column, source=source,
+    )  # fmt: skip
 
 
 def _newest(path: str | Path, spec: DataSpec) -> SequenceData:
+    require_columns(read_header(path), needed_columns(spec, None), None, str(path))
     piece, rows, kept, notes = newest_window(path, spec)
     if rows == 0:
         raise InvalidInputError(no_rows(str(path)))
     if piece is None:
         raise InvalidInputError(_no_window(rows, spec, str(path), None))
     if piece.row != kept - 1:
-        notes = (*notes, _follow_a_pause("", kept - 1 - piece.row, piece))
+        notes = (*notes, _follow_a_pause("", kept - 1 - piece.row, piece.name))
     return SequenceData.of_pieces([piece], spec, notes)
 
 
@@ -189,16 +253,10 @@ def _check_options(windows: str, stride: int) -> None:
         raise InvalidInputError(f"stride is {stride}; expected 1 or more rows.")
 
 
-def _cut(table: Table, spec: DataSpec, name: str, windows: Windows, stride: int, end: str | None) -> list[Piece]:
-    """Cut one series into pieces; newest only for "last", or the one that ends at `end`."""
-    found = window_spans(table, spec, stride) if end is None else span_that_ends_at(table, spec, end)
-    return [piece_of(table, spec, name, *span) for span in (found[-1:] if windows == "last" else found)]
-
-
-def _follow_a_pause(name: str, left: int, newest: Piece) -> str:
+def _follow_a_pause(name: str, left: int, newest: str) -> str:
     return (
         f"{f'{name}: ' if name else ''}the newest {left} rows follow a pause and are too few for a window; "
-        f"the newest whole window ends before it, {newest.name}"
+        f"the newest whole window ends before it, {newest}"
     )
 
 

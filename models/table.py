@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -21,6 +21,7 @@ NOTES = "gatelens.notes"  # key of a DataFrame's `attrs`: what reading did, in w
 SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 SAMPLE_ROWS = 1000  # enough to see how numbers are written
 PIECE_ROWS = 100_000
+MOST_IDS = 10_000_000  # more words than any vocabulary has
 PARQUET = (".parquet", ".pq")
 COMMA_NUMBER = re.compile(r"[+-]?\d+(,\d+)?")
 POINT_NUMBER = re.compile(r"[+-]?\d*\.\d+")
@@ -80,6 +81,45 @@ def spec_of_columns(frame: pd.DataFrame, features: int | None, source: str) -> D
             "features and names none of them, so the table must hold just those, in the order of training."
         )
     return DataSpec(features=tuple(FeatureSpec(name=name) for name in numbers))
+
+
+def columns_as_features(
+    spec: DataSpec, frame: pd.DataFrame, features: int | None, source: str, id_column: str | None = None
+) -> tuple[DataSpec, str]:
+    """Return the spec with the table's number columns for features, unscaled, and a note that says so."""
+    others = frame.drop(columns=[] if id_column is None else [id_column], errors="ignore")
+    known = spec_of_columns(others, features, source)
+    unread = [str(name) for name in others.columns if str(name) not in known.feature_names]
+    note = (
+        f"the columns {', '.join(known.feature_names)} are read as they stand, because the model does not say how its "
+        "inputs were scaled; if it was trained on scaled numbers, give it those."
+        + (f" Not read: {', '.join(unread)}." if unread else "")
+    )
+    return replace(spec, features=known.features), note
+
+
+def column_as_ids(spec: DataSpec, frame: pd.DataFrame, size: int | None, source: str) -> tuple[DataSpec, str]:
+    """Return the spec of a model that knows no words, whose table holds the ids themselves, and a note that says so.
+
+    Args:
+        spec: What is known of the model.
+        frame: The table.
+        size: Number of token ids; None: as many as the table needs.
+        source: What errors call the table.
+    """
+    whole = TOKEN_COLUMN in frame.columns and frame[TOKEN_COLUMN].dtype.kind in "iu"
+    if not whole:
+        span = "0 and up" if size is None else f"0 to {size - 1}"
+        raise InvalidInputError(
+            f"{source} has no column {TOKEN_COLUMN!r} of whole numbers; the model reads token ids, {span}, and "
+            "does not say which word each one is, so the table must hold the ids."
+        )
+    highest = int(frame[TOKEN_COLUMN].max()) if len(frame) else 0
+    if size is None and highest >= MOST_IDS:
+        raise InvalidInputError(f"{source} holds the token id {highest}; expected ids from 0 to {MOST_IDS - 1}.")
+    words = tuple(str(token) for token in range(highest + 1 if size is None else size))
+    note = f"{TOKEN_COLUMN!r} is read as token ids, because the model does not say its words."
+    return replace(spec, vocabulary=words), note
 
 
 def _joined(pieces: list[pd.DataFrame]) -> pd.DataFrame:

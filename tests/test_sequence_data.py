@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gatelens.models import DataSpec, FeatureSpec, InvalidInputError, SequenceData, WindowSpec, read_csv, table
-from gatelens.models.table import read_table, spec_of_columns
+from gatelens.models.sequence_data import TableWindows
+from gatelens.models.table import column_as_ids, read_table, spec_of_columns
 
 START = pd.Timestamp("2020-03-01 00:00")
 
@@ -460,3 +461,41 @@ def test_tables_that_are_refused():
         SequenceData.from_frame(frame_of([0]), day)
     with pytest.raises(InvalidInputError, match="column 'time' has 1 values that are missing or no finite number"):
         SequenceData.from_frame(frame_of([0]), spec_of(1, FeatureSpec(name="time")))
+
+
+# -- windows cut when they are read ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("options", [{}, {"stride": 3}, {"id_column": "id"}, {"id_column": "id", "windows": "last"}])
+@pytest.mark.parametrize("length", [3, None])
+def test_any_part_of_a_table_is_that_part_of_the_whole(options, length):
+    """Sequences read in parts are those that from_frame cuts at once, padded to the longest of their part."""
+    minutes = [5 * row + 60 * (row > 6) for row in range(20)]
+    frame = frame_of([float(row**2) for row in range(20)], minutes, id=[row % 3 for row in range(20)])
+    options = {"windows": "all", **options}
+    cut, data = (
+        make(frame, spec_of(length, max_gap_seconds=1800), **options)
+        for make in (TableWindows, SequenceData.from_frame)
+    )
+    assert (len(cut), cut.longest, cut.notes) == (len(data), data.inputs.shape[1], data.notes)
+    for start in range(len(cut)):
+        for stop in range(start + 1, len(cut) + 2):
+            part, expected = cut.read(start, stop), data.take(range(start, min(stop, len(cut))))
+            steps = int(expected.lengths.max())
+            np.testing.assert_array_equal(part.inputs, expected.inputs[:, :steps], strict=True)
+            np.testing.assert_array_equal(part.times, expected.times[:, :steps], strict=True)
+            assert part.lengths.tolist() == expected.lengths.tolist()
+            assert part.rows.tolist() == expected.rows.tolist()
+            assert part.table_rows.tolist() == expected.table_rows.tolist()
+            assert part.sample_names == expected.sample_names
+
+
+def test_ids_of_a_model_that_knows_no_words():
+    """A table's ids are its own vocabulary where the model has none, as far as any model's could reach."""
+    spec, note = column_as_ids(DataSpec(), pd.DataFrame({"token": [0, 2]}), None, "x.csv")
+    assert (spec.vocabulary, "read as token ids" in note) == (("0", "1", "2"), True)
+    assert column_as_ids(DataSpec(), pd.DataFrame({"token": [0]}), 2, "x.csv")[0].vocabulary == ("0", "1")
+    with pytest.raises(InvalidInputError, match=r"no column 'token' of whole numbers; .* token ids, 0 to 1,"):
+        column_as_ids(DataSpec(), pd.DataFrame({"token": ["a"]}), 2, "x.csv")
+    with pytest.raises(InvalidInputError, match="holds the token id 10000000; expected ids from 0 to 9999999"):
+        column_as_ids(DataSpec(), pd.DataFrame({"token": [10**7]}), None, "x.csv")

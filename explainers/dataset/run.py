@@ -1,0 +1,301 @@
+"""`explain_dataset`: explains all sequences of a source, chunk by chunk, into a Zarr store."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+import numpy as np
+
+from ...models import GatelensError, InvalidInputError, InvalidTypeError
+from ...models.config import Task
+from ...models.errors import nearest_name
+from ...models.predictor import Output
+from ..attribution import Attribution
+from ..base import as_predictor
+from ..registry import make_explainer
+from .budget import budget_of, shared_out
+from .cluster import check_workers, client_at, local_client, on_workers
+from .identity import identity_of
+from .progress import Meter, Progress, listener
+from .reading import open_store
+from .source import Source, open_source
+from .staging import digest_of
+from .store import EXPLAINED, FAILED, AttributionStore, locked
+from .work import Done, Found, GateDetail, Job, Worker, check_device, explain_block
+
+if TYPE_CHECKING:
+    from ...models.sequence_data import Windows
+
+PROBED = 8  # samples that are tried, until one can be explained, before a store is made
+
+
+class DiskFullError(GatelensError, OSError):
+    """There is no room for the next chunk; what was written stays, and the same call goes on from there."""
+
+
+@dataclass(frozen=True)
+class DatasetRun:
+    """What a run has done.
+
+    Attributes:
+        path: The store's folder.
+        samples: In the store.
+        explained: Of these.
+        failed: Of these; `gatelens.explainers.dataset.failures(path)` tells why.
+        before: Samples that earlier runs had done.
+        seconds: What this run took, reading and writing included.
+        notes: What cleaning and reading did, in words.
+    """
+
+    path: Path
+    samples: int
+    explained: int
+    failed: int
+    before: int
+    seconds: float
+    notes: tuple[str, ...] = ()
+
+    def open(self) -> Attribution:
+        """Return the attributions, read when they are asked for."""
+        return open_store(self.path)
+
+
+def explain_dataset(
+    model: Any,
+    source: Any,
+    *,
+    method: str = "integrated_gradients",
+    out: str | Path,
+    target: Any = None,
+    memory: int | str = "2GiB",
+    scheduler: str | None = None,
+    workers: int | None = None,
+    device: str | None = None,
+    options: Mapping[str, Any] | None = None,
+    baseline: Any = "zero",
+    output: Output = "logit",
+    task: Task | None = None,
+    seed: int = 0,
+    gates: GateDetail = "sum",
+    lengths: Any = None,
+    windows: Windows = "all",
+    stride: int = 1,
+    id_column: str | None = None,
+    text_column: str | None = None,
+    overwrite: bool = False,
+    progress: bool | Callable[[Progress], None] = False,
+) -> DatasetRun:
+    """Explain every sequence of a dataset that may be larger than memory.
+
+    Each chunk of samples is written whole or not at all. After a crash the same call goes on where it stood, and the
+    store holds the same bits as if nothing had happened (but for `chunk_cost`, which holds seconds).
+
+    Args:
+        model: Anything an `Explainer` takes. It travels to each worker once.
+        source: A file (.zarr, .nc, .npz, .npy, .csv, .parquet) or a folder of them; an array (numpy, torch, xarray,
+            dask), float (N, T, D) or ids (N, T); a `SequenceData`. Tables hold raw values, all others the model's
+            numbers.
+        method: Name of an explainer.
+        out: The store's folder, "NAME.zarr".
+        target: See `Explainer.explain`; None: each sample's own predicted class.
+        memory: Budget for what is held of the data, beyond the libraries, "2GiB" or bytes: of all workers on this
+            machine together, or with a scheduler of each worker.
+        scheduler: Address of a dask scheduler whose workers see `out`; None: worker processes on this machine.
+        workers: Processes on this machine, of one thread each; None: one for each core, as far as the memory goes. 1,
+            or no more than one chunk: in this process, with the threads that torch is set to.
+        device: Where the model is taken to, e.g. "cuda" (then `workers` is 1); None: it stays.
+        options: Of the method.
+        baseline: See `Explainer`.
+        output: "logit" or "probability".
+        task: What a foreign model's scores are.
+        seed: For everything random; each sample draws as if it were alone.
+        gates: Of attributions of gates "sum" keeps the sum over a layer's units, "units" each unit (100 KB a sample
+            for 100 timesteps and 64 units).
+        lengths: (N,) valid timesteps, of a source that is an array.
+        windows: Of a table "all" windows, or the "last".
+        stride: Rows from one window to the next.
+        id_column: Column of a table that tells series apart.
+        text_column: Column of a table that holds one text a row.
+        overwrite: Replace a store that is there, whatever it is of, once its first chunk can be written.
+        progress: True: a bar on standard error; or a function that is given a `Progress` after each chunk.
+
+    Returns:
+        What was done; `.open()` gives the attributions.
+
+    Raises:
+        InvalidInputError: The source, an option, or the store that is there does not fit.
+        ModelError: The model cannot be explained by this method.
+        ClusterError: The scheduler or the workers are lost; the same call goes on.
+        OSError: The disk is full; the same call goes on.
+    """
+    started = time.perf_counter()
+    path = _checked_path(out)
+    check_workers(workers)
+    if gates not in get_args(GateDetail):
+        raise InvalidInputError(f"gates is {gates!r}; {nearest_name(str(gates), get_args(GateDetail))}")
+    predictor = as_predictor(model, output=output, task=task)
+    given = {"baseline": baseline, "seed": seed, **(options or {})}
+    explainer = make_explainer(method, predictor, given)
+    check_device(device, explainer)
+    if device is not None and device != "cpu" and workers is None and scheduler is None:
+        workers = 1
+    config = predictor.config
+    reading: dict[str, Any] = {"windows": windows, "stride": stride, "id_column": id_column, "text_column": text_column}
+    sequences = open_source(
+        source, predictor.data, tokens=predictor.reads_tokens, features=config.input_size if config else None,
+        lengths=lengths, **reading,
+    )  # fmt: skip
+    job = Job(explainer, path, target, gates, device)
+    identity = identity_of(job, sequences, {**reading, "lengths": lengths, "spec": predictor.data})
+    count, bytes_each = shared_out(memory, workers, elsewhere=scheduler is not None)
+    with locked(path):
+        store, notes = _store_of(job, sequences, identity, bytes_each, overwrite=overwrite)
+        before = store.status()
+        chunks = store.waiting()
+        with listener(progress) as tell:
+            meter = Meter(store.samples, int((before != 0).sum()), int((before == FAILED).sum()), tell)
+            with _full_disk_told(path):
+                for done in _carried_out(job, chunks, scheduler, min(count, store.chunks)):
+                    meter.add(done.explained, done.failed)
+        status = store.status()
+    return DatasetRun(
+        path=path,
+        samples=store.samples,
+        explained=int((status == EXPLAINED).sum()),
+        failed=int((status == FAILED).sum()),
+        before=int((before != 0).sum()),
+        seconds=time.perf_counter() - started,
+        notes=(*sequences.notes, *notes),
+    )
+
+
+def _carried_out(job: Job, chunks: Sequence[int], scheduler: str | None, processes: int) -> Iterator[Done]:
+    """Do the chunks, where it was asked for."""
+    if not chunks:
+        return
+    if scheduler is not None:
+        with client_at(scheduler) as client:
+            yield from on_workers(job, chunks, client)
+        return
+    if processes == 1:
+        yield from _in_this_process(job, chunks)
+        return
+    with local_client(processes) as client:
+        yield from on_workers(job, chunks, client)
+
+
+def _in_this_process(job: Job, chunks: Sequence[int]) -> Iterator[Done]:
+    """Do the chunks one after the other; the next is read and the last is written beside the work."""
+    with (
+        Worker(job).ready() as worker,
+        ThreadPoolExecutor(1, "read") as reader,
+        ThreadPoolExecutor(1, "write") as writer,
+    ):
+        written: Future[Done] | None = None
+        upcoming = reader.submit(worker.read, chunks[0])
+        for place, index in enumerate(chunks):
+            block = upcoming.result()
+            if place + 1 < len(chunks):
+                upcoming = reader.submit(worker.read, chunks[place + 1])
+            found: Found = worker.explain(block)
+            if written is not None:
+                yield written.result()
+            written = writer.submit(worker.write, index, found)
+        if written is not None:
+            yield written.result()
+
+
+def _store_of(
+    job: Job, sequences: Source, identity: dict[str, Any], bytes_each: int, *, overwrite: bool
+) -> tuple[AttributionStore, tuple[str, ...]]:
+    """Return the store to go on with, or a new one; and what is to be told of it."""
+    if job.path.exists() and not overwrite:
+        store = AttributionStore(job.path, writable=True)
+        for partial in job.path.rglob("*.partial"):  # of a write that was killed
+            partial.unlink(missing_ok=True)
+        same_file = sequences.stamp is not None and store.identity.get("stamp") == identity["stamp"]
+        content = store.identity.get("inputs") if same_file else digest_of(sequences)
+        told = {name: value for name, value in identity.items() if name not in ("stamp", "versions")}
+        store.refuse_other({**told, "inputs": content})
+        versions = store.identity.get("versions")
+        if versions != identity["versions"]:
+            return store, (f"{job.path} was begun with other versions ({versions}, now {identity['versions']})",)
+        return store, ()
+    if job.path.exists():
+        AttributionStore(job.path)  # nothing else is ever replaced
+    template, whole = _probe(job, sequences)
+    budget = budget_of(job.explainer, whole, bytes_each)
+    with _full_disk_told(job.path):
+        store = AttributionStore.create(
+            job.path, template, sequences, identity, chunk=budget.chunk, memory_bytes=budget.memory_bytes
+        )
+    return store, ()
+
+
+@contextmanager
+def _full_disk_told(path: Path) -> Iterator[None]:
+    """Say of a full disk what to do."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        free = shutil.disk_usage(path.parent).free / 2**20
+        raise DiskFullError(
+            f"the disk that holds {path} is full ({free:.0f} MiB free); make room and repeat the call: what was "
+            "written is kept, and it goes on from there."
+        ) from None
+
+
+def _probe(job: Job, sequences: Source) -> tuple[Attribution, Attribution]:
+    """Return the explanation of the first sample that has one, as it is stored and as it was made.
+
+    Raises:
+        GatelensError: None of the first samples can be explained; it says why the first cannot.
+    """
+    reason: str | None = None
+    tried = 0
+    for block in sequences.blocks(PROBED):
+        inputs = block.inputs
+        missing = sequences.steps - inputs.shape[1]
+        if missing:
+            inputs = np.pad(inputs, [(0, 0), (0, missing), *[(0, 0)] * (inputs.ndim - 2)])
+        for place in range(len(block.lengths)):
+            one = slice(place, place + 1)
+            single = replace(
+                block, inputs=inputs[one], lengths=block.lengths[one], names=block.names[one], times=None
+            )  # fmt: skip
+            found = explain_block(replace(job, gates="units", device=None), single)
+            if found.parts:
+                whole = found.parts[0][1]
+                summed = (
+                    explain_block(replace(job, device=None), single).parts[0][1] if whole.gates is not None else whole
+                )
+                return summed, whole
+            reason = reason or found.failures[0]
+            tried += 1
+        if tried >= PROBED:
+            break
+    raise InvalidInputError(
+        f"none of the first {tried} samples of {sequences.description} can be explained. {reason or 'It is empty.'}"
+    )
+
+
+def _checked_path(out: str | Path) -> Path:
+    try:
+        path = Path(out)
+    except TypeError:
+        raise InvalidTypeError(f"out is a {type(out).__name__}; expected a folder's name, e.g. a.zarr.") from None
+    if path.suffix != ".zarr":
+        raise InvalidInputError(f"out is {path}; expected a name that ends in .zarr, e.g. attributions.zarr.")
+    if path.exists() and not path.is_dir():
+        raise InvalidInputError(f"{path} is a file; a store is a folder. Choose another name.")
+    return path.absolute()
