@@ -311,7 +311,7 @@ def test_what_differs_is_named(model, tmp_path) -> None:
         "gates": {"gates": "units"},
         "samples": {"source": inputs[:5]},
         "inputs": {"source": changed},
-        "reading": {"lengths": np.full(12, 8)},
+        "lengths": {"lengths": np.full(12, 8)},
         "background": background,
     }.items():
         with pytest.raises(InvalidInputError, match=rf"{difference}: .* in the store, .* now"):

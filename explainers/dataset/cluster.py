@@ -45,7 +45,11 @@ def local_client(workers: int) -> Iterator[Client]:
     with ExitStack() as stack:
         if sys.platform == "win32":  # dask starts no commands there
             cluster: Any = LocalCluster(
-                n_workers=workers, threads_per_worker=1, memory_limit=0, dashboard_address=None, host="127.0.0.1"
+                n_workers=workers,
+                threads_per_worker=1,
+                memory_limit=0,
+                dashboard_address="127.0.0.1:0",
+                host="127.0.0.1",
             )
         else:
             options = {
@@ -53,7 +57,10 @@ def local_client(workers: int) -> Iterator[Client]:
                 "death_timeout": STOP_SECONDS, "silence_logs": logging.CRITICAL,
             }  # fmt: skip
             cluster = SpecCluster(
-                scheduler={"cls": Scheduler, "options": {"host": "127.0.0.1", "dashboard": False, "port": 0}},
+                scheduler={
+                    "cls": Scheduler,
+                    "options": {"host": "127.0.0.1", "dashboard": False, "dashboard_address": "127.0.0.1:0", "port": 0},
+                },
                 workers={name: {"cls": _command(), "options": {"worker_kwargs": options}} for name in range(workers)},
                 name="gatelens",
                 silence_logs=logging.CRITICAL,
@@ -213,7 +220,7 @@ def on_workers(job: Job, chunks: Sequence[int], client: Client) -> Iterator[Done
 
     try:
         first = [future for _ in range(ahead) if (future := hand_out()) is not None]
-        waiting = as_completed(first)
+        waiting = as_completed(first, loop=client.loop)
         for future in waiting:
             index = futures.pop(future)
             if future.status == "error" and isinstance(future.exception(), KilledWorker):

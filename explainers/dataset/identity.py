@@ -33,7 +33,8 @@ def identity_of(job: Job, sequences: Source, reading: Mapping[str, Any]) -> dict
         "seed": explainer.seed,
         "gates": job.gates,
         "samples": sequences.count,
-        "reading": _digest(repr(sorted((name, _text(value)) for name, value in reading.items()))),
+        **{name: _text(value) for name, value in reading.items()},
+        "data description": _digest(_text(predictor.data)),
         "stamp": sequences.stamp,
         "versions": json.dumps(library_versions(explainer.library)),
     }

@@ -154,7 +154,7 @@ def explain_dataset(
         lengths=lengths, **reading,
     )  # fmt: skip
     job = Job(explainer, path, target, gates, device)
-    identity = identity_of(job, sequences, {**reading, "lengths": lengths, "spec": predictor.data})
+    identity = identity_of(job, sequences, {**reading, "lengths": lengths})
     count, bytes_each = shared_out(memory, workers, elsewhere=scheduler is not None)
     with locked(path):
         store, notes = _store_of(job, sequences, identity, bytes_each, overwrite=overwrite)

@@ -225,6 +225,8 @@ class AttributionStore:
             for name, value in identity.items()
             if self.identity.get(name) != value
         ]
+        if self.identity.get("method") != identity["method"]:
+            different = [text for text in different if not text.startswith("options: ")]  # of another method
         if different:
             raise InvalidInputError(
                 f"{self.path} holds attributions of something else ({'; '.join(different)}). Choose another --out, or "
