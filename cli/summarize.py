@@ -1,10 +1,10 @@
-"""`gatelens summarize`: what a model goes by over many sequences of a CSV, on one HTML page."""
+"""`gatelens summarize`: what a model goes by over many sequences of a CSV, or over a store, on one HTML page."""
 
 from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -31,12 +31,14 @@ from .common import (
 )
 from .report import REDACT, TITLE
 from .sequences import TEXT_COLUMN, given_sequences, with_columns
+from .stored_samples import LABELS, labels_of, refuse_beside_store, refuse_unknown
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
     from numpy.typing import NDArray
 
+    from ..explainers import Attribution
     from ..models import SequenceData, SequenceModel
     from ..reports import GlobalReport
 
@@ -49,8 +51,8 @@ BY = Annotated[
     list[str] | None,
     typer.Option(
         "--by",
-        help="Column whose values are groups to compare, read in the row of each sequence's last timestep; repeat for "
-        "several.",
+        help="Column whose values are groups to compare, read in the row of each sequence's last timestep (of a store: "
+        "in --labels); repeat for several.",
     ),
 ]
 TRUTH = Annotated[
@@ -61,10 +63,34 @@ TRUTH = Annotated[
     ),
 ]
 INPUT = Annotated[
-    Path, typer.Option("--input", "-i", help="CSV or Parquet file: one row a timestep, or a text with --text-column.")
+    Path,
+    typer.Option(
+        "--input",
+        "-i",
+        help="CSV or Parquet file: one row a timestep, or a text with --text-column. Or a store of attributions "
+        "(.zarr), whose samples are explained already.",
+    ),
 ]
 STRETCHES = 200  # of a long series
-MOST = Annotated[int, typer.Option("--max-samples", help="Sequences to explain; of more, so many are drawn.")]
+MOST_EXPLAINED = 1000
+MOST = Annotated[
+    int | None,
+    typer.Option(
+        "--max-samples",
+        help=f"Sequences to explain; of more, so many are drawn. Default: {MOST_EXPLAINED}, and all of a store.",
+    ),
+]
+
+
+@dataclass(frozen=True)
+class _Samples:
+    """What the page is made of: some of `of` samples, (n,) values of each column, and which belong together."""
+
+    attribution: Attribution
+    of: int
+    columns: dict[str, Any]
+    together: Any
+    notes: list[str]
 
 
 def summarize(
@@ -74,7 +100,8 @@ def summarize(
     out: OUT = Path("summary.html"),
     by: BY = None,
     truth: TRUTH = None,
-    max_samples: MOST = 1000,
+    labels: LABELS = None,
+    max_samples: MOST = None,
     method: METHOD = None,
     target: TARGET = None,
     timestep: TIMESTEP = None,
@@ -93,45 +120,109 @@ def summarize(
 ) -> None:
     """Explain many predictions on one HTML page: what mattered, groups side by side, unusual cases."""
     from ..models import InvalidInputError
-    from ..models.table import read_table
     from ..reports import GlobalReport
 
     if out.suffix.lower() not in (".html", ".htm"):
         raise InvalidInputError(f"--out is {out}; expected a name that ends in .html, e.g. summary.html.")
-    if max_samples < 1:
+    if max_samples is not None and max_samples < 1:
         raise InvalidInputError(f"--max-samples is {max_samples}; expected 1 or more.")
     loaded = read_model(model, task=task, pooling=pooling)
-    frame = read_table(input)
-    columns = _known_columns(frame, by or (), truth, input)
-    _leave_out(loaded, frame, columns, input, id_column)
-    data = given_sequences(
-        loaded, input, None, text_column=text_column, window=window, windows=windows, stride=stride, id_column=id_column
-    )  # fmt: skip
-    assert data.table_rows is not None  # of a table
-    rows = data.table_rows
-    drawn, notes = draw(len(data), max_samples, seed)
-    found = explain_sequences(
-        loaded, data.take(drawn), [method or fast_method(loaded)], target=target, timestep=timestep,
-        baseline=baseline, output=output, seed=seed,
-    )  # fmt: skip
-    values = {name: frame[name].to_numpy(dtype=object)[rows[drawn]] for name in columns}
+    named = ({} if truth is None else {truth: "--truth"}) | dict.fromkeys(by or (), "--by")
+    stored = input.suffix == ".zarr" or input.is_dir()
+    if stored:
+        explaining = {
+            "--method": method, "--target": target, "--timestep": timestep, "--baseline": baseline, "--output": output,
+            "--text-column": text_column, "--window": window, "--windows": None if windows == "all" else windows,
+            "--stride": None if stride == 1 else stride,
+        }  # fmt: skip
+        refuse_beside_store([name for name, value in explaining.items() if value is not None], input)
+        samples = _of_store(input, labels, named, id_column, max_samples, seed)
+    else:
+        if labels is not None:
+            raise InvalidInputError(
+                f"--labels goes with a store of attributions; {input} is a table, which itself holds such columns."
+            )
+        given = {"text_column": text_column, "window": window, "windows": windows, "stride": stride,
+                 "id_column": id_column}  # fmt: skip
+        explained = {"target": target, "timestep": timestep, "baseline": baseline, "output": output, "seed": seed}
+        samples = _of_table(
+            loaded, input, named, given, [method or fast_method(loaded)], explained, max_samples or MOST_EXPLAINED
+        )
     page = GlobalReport(
-        next(iter(found.values())),
+        samples.attribution,
         model=loaded,
-        truth=None if truth is None else values[truth],
-        groups={name: values[name] for name in by or ()} or None,
-        together=_together(frame, loaded, data, rows, id_column, drawn),
+        truth=None if truth is None else samples.columns[truth],
+        groups={name: samples.columns[name] for name in by or ()} or None,
+        together=samples.together,
         title=title,
         redact=redact,
-        command=command_line("summarize", redact=redact),
-        notes=notes,
+        command=command_line("summarize", redact=redact, given="STORE" if stored else "CSV"),
+        notes=samples.notes,
     )
     path = page.save(out)
     if json:
-        print_json({"report": str(path), "samples": len(drawn), "of": len(data), **_as_json(page)})
+        count = len(samples.attribution)
+        print_json({"report": str(path), "samples": count, "of": samples.of, **_as_json(page)})
         return
     _print(page)
     say(f"wrote {path}")
+
+
+def _of_table(
+    model: SequenceModel, path: Path, columns: dict[str, str], given: dict[str, Any], methods: list[str],
+    explained: dict[str, Any], most: int,
+) -> _Samples:  # fmt: skip
+    """Explain the sequences of a table, or so many of them."""
+    from ..models.table import read_table
+
+    frame = read_table(path)
+    refuse_unknown(columns, frame, path)
+    id_column = given["id_column"]
+    _leave_out(model, frame, list(columns), path, id_column)
+    data = given_sequences(model, path, None, **given)
+    assert data.table_rows is not None  # of a table
+    rows = data.table_rows
+    drawn, notes = draw(len(data), most, explained["seed"])
+    found = explain_sequences(model, data.take(drawn), methods, **explained)
+    return _Samples(
+        next(iter(found.values())),
+        len(data),
+        {name: frame[name].to_numpy(dtype=object)[rows[drawn]] for name in columns},
+        _together(frame, model, data, rows, id_column, drawn),
+        notes,
+    )
+
+
+def _of_store(
+    path: Path, labels: Path | None, columns: dict[str, str], id_column: str | None, most: int | None, seed: int
+) -> _Samples:
+    """Open a store's explained samples, or so many of them; they stay on disk."""
+    from ..explainers import Attribution
+    from ..models import InvalidInputError
+    from ..reports.overview_words import missing_notes
+
+    found = Attribution.open(path)
+    needed = ({} if id_column is None else {id_column: "--id-column"}) | columns
+    values: dict[str, Any] = {}
+    notes: list[str] = []
+    if labels is not None:
+        frame, notes = labels_of(found, path, labels)
+        refuse_unknown(needed, frame, labels)
+        values = {name: frame[name].to_numpy(dtype=object) for name in needed}
+    elif needed:
+        name, option = next(iter(needed.items()))
+        raise InvalidInputError(
+            f"{option} is {name!r}, and a store of attributions has no such columns; name a table with --labels: one "
+            "row a sample, with the samples' names in a column 'sample', or in the store's order."
+        )
+    rows, drawn = draw(len(found), len(found) if most is None else most, seed)
+    whole = found
+    if drawn:
+        shown = f"Shown are {len(rows):,} of {len(whole):,} samples, drawn at random (seed {seed})."
+        notes = [*notes, *missing_notes(whole), shown]
+        found = Attribution(found.dataset.isel(sample=rows).assign_attrs(samples_failed=0, samples_waiting=0))
+    values = {name: column[rows] for name, column in values.items()}
+    return _Samples(found, len(whole), values, None if id_column is None else values[id_column].astype(str), notes)
 
 
 def fast_method(model: SequenceModel) -> str:
@@ -141,10 +232,10 @@ def fast_method(model: SequenceModel) -> str:
     return "deeplift" if isinstance(model, LSTMModel) else "integrated_gradients"
 
 
-def command_line(name: str, *, redact: bool) -> str:
+def command_line(name: str, *, redact: bool, given: str = "CSV") -> str:
     """Return the command for a page's own record; a redacted page names no files and no columns."""
     if redact:
-        return f"gatelens {name} MODEL --input CSV --redact"
+        return f"gatelens {name} MODEL --input {given} --redact"
     return shlex.join(["gatelens", *sys.argv[1:]])
 
 
@@ -156,20 +247,6 @@ def draw(count: int, most: int, seed: int) -> tuple[NDArray[np.int64], list[str]
         return np.arange(count), []
     drawn = np.sort(np.random.default_rng(seed).choice(count, most, replace=False))
     return drawn, [f"Explained are {most:,} of {count:,} sequences, drawn at random (seed {seed})."]
-
-
-def _known_columns(frame: pd.DataFrame, by: Sequence[str], truth: str | None, path: Path) -> list[str]:
-    """Return the columns asked for; refuse those that are not in the table."""
-    from ..models import InvalidInputError
-    from ..models.errors import nearest_name
-
-    columns = list(dict.fromkeys([*by, *([] if truth is None else [truth])]))
-    present = [str(name) for name in frame.columns]
-    for name in columns:
-        if name not in present:
-            option = "--by" if name in by else "--truth"
-            raise InvalidInputError(f"{path} has no column {name!r} for {option}; {nearest_name(name, present)}")
-    return columns
 
 
 def _leave_out(

@@ -57,7 +57,7 @@ class Attribution:
         return int(self.dataset.sizes["sample"])
 
     def __repr__(self) -> str:
-        batch, steps, features = self.values.shape
+        batch, steps, features = self.dataset["attribution"].shape
         return f"Attribution({self.method}: {batch} samples x {steps} timesteps x {features} features)"
 
     def __getitem__(self, sample: int) -> Attribution:

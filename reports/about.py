@@ -15,7 +15,7 @@ from ..models.gate_statistics import trace_statistics
 from .gate_words import gate_sentences
 from .html import details, escape, picture, table
 from .model_card import ModelCard, describe
-from .prediction import explained_words
+from .prediction import explained_alike, explained_words
 from .training_plots import plot_training
 from .wording import joined, method_name, number
 
@@ -56,10 +56,13 @@ def about(
 def python_again(attributions: Mapping[str, Attribution], page: str = "Report") -> str:
     """Return Python that explains the same inputs in the same way; what the page cannot know is in capitals."""
     first = next(iter(attributions.values()))
+    if page == "GlobalReport" and "samples_failed" in first.attrs:  # of a store
+        return _dataset_again(first)
     options = {found.method: {name: value for name, value in found.options.items() if value is not None}
                for found in attributions.values()}  # fmt: skip
     methods = list(options)
     baseline = str(first.attrs["baseline_name"])
+    made = f"found[{first.method!r}]" if page == "GlobalReport" else "found"  # the one method that such a page has
     lines = [
         "from gatelens.explainers import explain",
         "from gatelens.models import load, read_csv",
@@ -79,7 +82,34 @@ def python_again(attributions: Mapping[str, Attribution], page: str = "Report") 
         *(f"        {method!r}: {chosen}," for method, chosen in options.items() if chosen),
         "    },",
         ")",
-        f'{page}(found, model=model).save("report.html")',
+        f'{page}({made}, model=model).save("report.html")',
+    ]
+    return "\n".join(lines)
+
+
+def _dataset_again(found: Attribution) -> str:
+    """Return Python that explains a dataset into a store again, and makes a page of it."""
+    baseline = str(found.attrs["baseline_name"])
+    options = {name: value for name, value in found.options.items() if value is not None}
+    own = len(np.unique(found.dataset["target_output"].to_numpy())) > 1
+    lines = [
+        "from gatelens.explainers.dataset import explain_dataset",
+        "from gatelens.models import load",
+        "from gatelens.reports import GlobalReport",
+        "",
+        'model = load("MODEL")',
+        "run = explain_dataset(",
+        "    model,",
+        '    "INPUT",',
+        f"    method={found.method!r},",
+        '    out="attributions.zarr",',
+        f"    target={'None' if own else _target(found)},",
+        f"    baseline={baseline!r}," if baseline in NAMED else f"    baseline=BASELINE,  # {baseline}",
+        f"    output={str(found.attrs['output'])!r},",
+        f"    seed={int(found.attrs['seed'])},",
+        *([f"    options={options},"] if options else []),
+        ")",
+        'GlobalReport(run.open(), model=model).save("report.html")',
     ]
     return "\n".join(lines)
 
@@ -191,7 +221,7 @@ def _features_table(card: ModelCard) -> str:
 
 def _provenance(attributions: Mapping[str, Attribution], command: str | None, *, redact: bool) -> str:
     first = next(iter(attributions.values()))
-    explained = {explained_words(first, sample, redact=redact) for sample in range(len(first))}
+    explained = {explained_words(first, int(sample), redact=redact) for sample in explained_alike(first)}
     rows = [
         (
             "Explained",

@@ -21,6 +21,7 @@ FEWEST_UNITS = 20  # of a group, for a mean to be compared
 DRAWS = 2000
 CONFIDENCE = 0.95
 BLOCK = 200  # draws at once
+MOST_WEIGHTS = 2**21  # numbers at once: of many units fewer draws are
 
 
 @dataclass(frozen=True)
@@ -163,10 +164,15 @@ def _draws(
         drawn = []
         for part in sums:
             units = len(part.count)  # 0 of a group that is compared with none
-            weight: NDArray[Any] = np.zeros((BLOCK, 0))
-            if units:
-                weight = generator.multinomial(units, np.full(units, 1 / units), size=BLOCK)
-            drawn.append(part.mean_and_variance(weight.astype(np.float64)))
+            at_once = max(1, min(BLOCK, MOST_WEIGHTS // max(units, 1)))
+            found = []
+            for first in range(0, BLOCK, at_once):
+                weight: NDArray[Any] = np.zeros((min(at_once, BLOCK - first), 0))
+                if units:
+                    weight = generator.multinomial(units, np.full(units, 1 / units), size=len(weight))
+                found.append(part.mean_and_variance(weight.astype(np.float64)))
+            means, variances = zip(*found, strict=True)
+            drawn.append((np.concatenate(means), np.concatenate(variances)))
         yield drawn
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ..explainers import Attribution
 from .changes import Change
 from .global_pictures import columns_of_time, pixel_map
-from .overview import Overview
+from .overview import Overview, only_cells
 from .palette import Theme
 from .plot_parts import (
     colour_key,
@@ -109,11 +109,11 @@ def plot_two_maps(change: Change, direct: Attribution | None, names: tuple[str, 
 
 def _rows(change: Change, direct: Attribution | None, names: tuple[str, str]) -> list[_Row]:
     """Return what is drawn: the first, the second, and the change itself, or where shapes allow the difference."""
-    rows = [_Row(f"Reasons: {name}", found.names, _cells(found))
+    rows = [_Row(f"Reasons: {name}", found.names, only_cells(found))
             for name, found in zip(names, (change.one, change.two), strict=True)]  # fmt: skip
     if direct is not None:
         shared = Overview.of(direct)
-        rows.append(_Row("Reasons of the change itself", shared.names, _cells(shared)))
+        rows.append(_Row("Reasons of the change itself", shared.names, only_cells(shared)))
     elif change.equally_shaped:
         rows.append(_Row("Difference of the two", change.two.names, rows[1].cells - rows[0].cells))
     return rows
@@ -130,11 +130,6 @@ def plot_text(attribution: Attribution, limit: float, *, redact: bool, theme: Th
     titled(panel, f"Contribution of each token, {unit_label(attribution)}", theme)
     label_time(panel, told, 0, theme)
     return figure
-
-
-def _cells(found: Overview) -> NDArray[np.float64]:
-    """Return the contributions of the only sample's valid timesteps, (L, G)."""
-    return found.cells[0, found.cells.shape[1] - int(found.attribution.lengths[0]) :]
 
 
 def _time(panel: Axes, change: Change, steps: int, *, shown: bool) -> None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ..explainers import Attribution, get
 from ..explainers.metrics.ranking import NOISE, rank_correlation
 from ..models import GatelensError, InvalidInputError
-from .overview import Overview, whole_of
+from .overview import Overview, only_cells, whole_of
 from .plots import raw_series
 from .prediction import explained_name
 
@@ -117,7 +117,7 @@ class Change:
         """Whether both have the same features and timesteps, so that cells can be compared one by one."""
         return (
             self.one.names == self.two.names
-            and self.first.values.shape[2] == self.second.values.shape[2]
+            and self.first.dataset.sizes["feature"] == self.second.dataset.sizes["feature"]
             and int(self.first.lengths[0]) == int(self.second.lengths[0])
         )
 
@@ -125,8 +125,7 @@ class Change:
         """Return the rank correlation of the two over the finest parts; None where they cannot be compared."""
         if not self.equally_shaped:
             return None
-        length = int(self.first.lengths[0])
-        parts = [found.cells[0, found.cells.shape[1] - length :].ravel() for found in (self.one, self.two)]
+        parts = [only_cells(found).ravel() for found in (self.one, self.two)]
         return rank_correlation(*(np.where(np.abs(part) < NOISE * np.abs(part).max(), 0, part) for part in parts))
 
 

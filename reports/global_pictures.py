@@ -226,9 +226,8 @@ def plot_words(words: Sequence[WordEffect], label: str, *, theme: Theme) -> Figu
     return figure
 
 
-def plot_course(overview: Overview, sample: int, *, redact: bool, theme: Theme) -> Figure:
+def plot_course(attribution: Attribution, sample: int, *, redact: bool, theme: Theme) -> Figure:
     """Draw one sample: the strongest feature's input, where it may be shown, and each timestep's contribution."""
-    attribution = overview.attribution
     length = int(attribution.lengths[sample])
     shown = not redact and not attribution.of_tokens
     told = Attribution(attribution.dataset.drop_vars(["timestamp", "token"] if redact else [], errors="ignore"))

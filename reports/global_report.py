@@ -35,7 +35,8 @@ from .overview_words import (
 )
 from .pages import check_explained_model, write_page
 from .performance import Performance
-from .token_effects import find_words, most_effective
+from .streaming import passing
+from .token_effects import most_effective
 from .wording import capital, method_name, percent
 
 OVERLAP_TOLD = 0.1  # of the samples
@@ -45,7 +46,8 @@ class GlobalReport:
     """A page about many predictions of one model.
 
     Args:
-        attribution: Of many samples, by one method (a fast one: deeplift, integrated_gradients).
+        attribution: Of many samples, by one method (a fast one: deeplift, integrated_gradients). Of one that
+            `Attribution.open` gave, timesteps are read in passes, so its samples may be more than memory holds.
         model: The explained model; adds its card.
         truth: (B,) the true classes (names or numbers) or numbers, None or NaN where unknown; adds how right it is.
         groups: (B,) labels, or name -> labels for several groupings; adds the groups side by side.
@@ -88,9 +90,11 @@ class GlobalReport:
         self.command = command
         self.notes = tuple(notes)
         self.overview = Overview.of(attribution)
-        self.performance = None if truth is None else Performance.of(attribution, truth)
+        self.performance = None if truth is None else Performance.of(self.overview.attribution, truth)
         self.groups = [self._compared(name, labels, together) for name, labels in _groupings(groups).items()]
-        self._overlapping = together is None and bool(self.groups) and _overlap(attribution) > OVERLAP_TOLD
+        self._overlapping = (
+            together is None and bool(self.groups) and _overlap(self.overview.attribution) > OVERLAP_TOLD
+        )
 
     def _compared(self, name: str, labels: Any, together: Any) -> GroupComparison:
         count = len(self.attribution)
@@ -123,8 +127,8 @@ class GlobalReport:
             *(groups_section(comparison) for comparison in self.groups),
             typical_section(overview, redact=redact),
         ]
-        bare = Attribution(self.attribution.dataset.drop_vars("timestamp", errors="ignore"))
-        parts.append(about({bare.method: bare}, self.model, command=self.command, redact=self.redact))
+        bare = Attribution(overview.attribution.dataset.drop_vars("timestamp", errors="ignore"))
+        parts.append(about({bare.method: bare}, self.model, command=self.command, redact=redact, page="GlobalReport"))
         title = self.title or "".join(self._main())
         return page(title, "\n".join(part for part in parts if part), library_versions()["gatelens"])
 
@@ -153,7 +157,7 @@ class GlobalReport:
     # -- the first screen --------------------------------------------------------------------------------------------
 
     def _head(self) -> str:
-        overview, attribution = self.overview, self.attribution
+        overview, attribution = self.overview, self.overview.attribution
         before, strong, after = (escape(part) for part in self._main())
         lengths = attribution.lengths
         steps = f"{lengths.max()}" if overview.equally_long else f"{lengths.min()} to {lengths.max()}"
@@ -172,7 +176,7 @@ class GlobalReport:
     def _main(self) -> tuple[str, str, str]:
         word = None
         if self.attribution.of_tokens and not self.redact and self.attribution.resolves_time:
-            raising, lowering, _ = most_effective(find_words(self.attribution))
+            raising, lowering, _ = most_effective(self.overview.words.told())
             word = max((*raising, *lowering), key=lambda entry: abs(entry.mean), default=None)
         return main_sentence(self.overview, word)
 
@@ -206,7 +210,7 @@ class GlobalReport:
         return max(0.0, 1 - float(self.overview.shares[told].sum()))
 
     def _checks(self) -> str:
-        checks = [completeness_of_all(self.attribution)]
+        checks = [completeness_of_all(self.overview.attribution)]
         card = None if self.model is None else describe(self.model)
         assumed = () if card is None else card.assumed
         checks += [Check("assumption", passed=False, text=f"About the model: {text}.") for text in assumed]
@@ -241,10 +245,12 @@ def _groupings(groups: Any) -> dict[str, Any]:
 
 def _overlap(attribution: Attribution) -> float:
     """Return the share of samples that begin before the one before them ended; 0 where times are not known."""
-    stamps = attribution.diagnostic("timestamp")
-    if stamps is None or len(attribution) < 2:
+    if "timestamp" not in attribution.dataset or len(attribution) < 2:
         return 0.0
-    first = stamps[:, 0]
-    last = stamps[np.arange(len(stamps)), attribution.lengths - 1]
+    ends = []
+    for _, piece in passing(attribution, "timestamp"):
+        stamps = piece.dataset["timestamp"].to_numpy()  # (n, T)
+        ends.append((stamps[:, 0], stamps[np.arange(len(stamps)), piece.lengths - 1]))
+    first, last = (np.concatenate(part) for part in zip(*ends, strict=True))
     order = np.argsort(first, kind="stable")
     return float((first[order][1:] <= last[order][:-1]).mean())

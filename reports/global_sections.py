@@ -5,22 +5,23 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from ..explainers import Attribution
 from . import global_pictures as pictures
 from .groups import GroupComparison
 from .html import details, escape, picture, share_bar, table
-from .overview import Overview
+from .overview import MOST_CLASSES, Overview
 from .overview_words import prediction_sentences
 from .performance import Performance
 from .plot_parts import unit_label
 from .plots import raw_series
 from .prediction import explained_words, headline
 from .reasons import find_reasons, token_texts
-from .token_effects import find_words, most_effective
+from .streaming import single
+from .token_effects import most_effective
 from .typical import find_typical
 from .wording import ago_labels, capital, count_of, effect, joined, level, number, percent, step_labels, token_word
 
 MOST_FEATURES = 8  # told at the top, and in tables of single samples
-MOST_CLASSES = 4  # explained classes that get a picture of their own
 AS_TABLE = "The same as a table"
 
 
@@ -45,15 +46,15 @@ def predictions_section(overview: Overview, performance: Performance | None) -> 
         )
         attribution = overview.attribution
         tenths = np.linspace(0, 1, 11)
-        ends = [(percent(share), level(float(np.quantile(attribution.prediction, share)), attribution, 4))
-                for share in tenths]  # fmt: skip
+        ends = [(percent(share), level(float(end), attribution, 4))
+                for share, end in zip(tenths, np.quantile(attribution.prediction, tenths), strict=True)]  # fmt: skip
         parts.append(details(AS_TABLE, table(("Share of samples up to", "Prediction"), ends)))
     return "".join(parts)
 
 
 def where_section(overview: Overview) -> str:
     """Return how much each timestep and feature mattered."""
-    if not overview.attribution.resolves_time or overview.cells.shape[1] == 1 or overview.sizes.sum() == 0:
+    if not overview.attribution.resolves_time or overview.steps == 1 or overview.sizes.sum() == 0:
         return ""
     labels = ago_labels(len(overview.reached), overview.interval, same_start=overview.equally_long)
     order = overview.order
@@ -89,7 +90,7 @@ def spread_section(overview: Overview, *, redact: bool) -> str:
     )
     caption += "" if redact else " Colour: the feature's level there, low or high among these samples."
     parts = [f'<h2>From sample to sample</h2><p class="quiet">{escape(caption)}</p>']
-    classes = _by_explained(overview)
+    classes = overview.by_explained
     parts += [_class_spread(overview, name, samples, redact=redact) for name, samples in classes[:MOST_CLASSES]]
     left = len(classes) - MOST_CLASSES
     if left > 0:
@@ -106,13 +107,6 @@ def _class_spread(overview: Overview, name: str, samples: NDArray[np.int64], *, 
     return title + drawn + details(AS_TABLE, _spread_table(overview, samples))
 
 
-def _by_explained(overview: Overview) -> list[tuple[str, NDArray[np.int64]]]:
-    """Return the samples (n,) that were explained for each output, with its name, most frequent first."""
-    samples = [np.flatnonzero(overview.explained == output) for output in np.unique(overview.explained)]
-    samples.sort(key=lambda found: -len(found))
-    return list(zip(overview.explained_names, samples, strict=True))
-
-
 def _spread_table(overview: Overview, samples: NDArray[np.int64]) -> str:
     rows = []
     for feature in overview.order:
@@ -126,19 +120,19 @@ def words_section(overview: Overview, *, redact: bool) -> str:
     """Return the words that raise and lower most, where texts were explained."""
     if not overview.attribution.of_tokens or not overview.attribution.resolves_time or redact:
         return ""
-    classes = _by_explained(overview)[:MOST_CLASSES]
+    classes = overview.by_explained[:MOST_CLASSES]
     return f"<h2>{capital(token_word(overview.attribution))}s</h2>" + "".join(
-        _class_words(overview, name, samples) for name, samples in classes
+        _class_words(overview, place, name, len(samples)) for place, (name, samples) in enumerate(classes)
     )
 
 
-def _class_words(overview: Overview, name: str, samples: NDArray[np.int64]) -> str:
-    words = find_words(overview.attribution, samples)
+def _class_words(overview: Overview, place: int, name: str, texts: int) -> str:
+    words = overview.words.told(place)
     raising, lowering, often = most_effective(words)
     drawn = [*raising, *reversed(lowering)]
     if not drawn:
         return ""
-    title = "" if overview.one_output else f"<h3>{escape(capital(name))}, explained in {len(samples):,} texts</h3>"
+    title = "" if overview.one_output else f"<h3>{escape(capital(name))}, explained in {texts:,} texts</h3>"
     told = sum(entry.count >= often for entry in words)
     unit = token_word(overview.attribution)
     text = f"Mean effect of a {unit} where it occurs, of {len(words):,} {unit}s"
@@ -189,37 +183,36 @@ def typical_section(overview: Overview, *, redact: bool) -> str:
 
 
 def _sample(overview: Overview, title: str, sample: int, *, redact: bool) -> str:
-    attribution = overview.attribution
-    name = f"sample {sample + 1}" if redact else attribution.sample_names[sample]
-    reasons, rest = find_reasons(attribution, sample, redact=redact)
+    attribution = single(overview.attribution, sample)
+    name = f"sample {sample + 1}" if redact else attribution.sample_names[0]
+    reasons, rest = find_reasons(attribution, 0, redact=redact)
     told = f"{joined([f'{reason.name} {reason.effect_text}' for reason in reasons[:3]])}." if reasons else rest
-    before, strong, after = headline(attribution, sample, redact=redact)
+    before, strong, after = headline(attribution, 0, redact=redact)
     sentence = f"{before} {strong}{'' if after.startswith(('.', ',')) else ' '}{after} "
-    sentence += f"{capital(explained_words(attribution, sample, redact=redact))}: {told}" if reasons else told
+    sentence += f"{capital(explained_words(attribution, 0, redact=redact))}: {told}" if reasons else told
     parts = [f"<h3>{escape(title)}: {escape(name)}</h3><p>{escape(sentence)}</p>"]
-    if attribution.resolves_time and int(attribution.lengths[sample]) > 1:
+    if attribution.resolves_time and int(attribution.lengths[0]) > 1:
         parts.append(
             picture(
-                lambda theme: pictures.plot_course(overview, sample, redact=redact, theme=theme),
+                lambda theme: pictures.plot_course(attribution, 0, redact=redact, theme=theme),
                 f"Contribution of each timestep of {name}",
             )
         )
-    parts.append(details(AS_TABLE, _course_table(overview, sample, redact=redact)))
+    parts.append(details(AS_TABLE, _course_table(overview, attribution, redact=redact)))
     return "".join(parts)
 
 
-def _course_table(overview: Overview, sample: int, *, redact: bool) -> str:
-    """Return one sample's timesteps: contributions, and the inputs where they may be shown."""
-    attribution = overview.attribution
-    length = int(attribution.lengths[sample])
-    cells = overview.cells[sample, overview.cells.shape[1] - length :]  # (L, G)
-    head, columns = ["Timestep"], [step_labels(attribution, sample, redact=redact)]
+def _course_table(overview: Overview, attribution: Attribution, *, redact: bool) -> str:
+    """Return the timesteps of an attribution of one sample: contributions, and the inputs where they may be shown."""
+    length = int(attribution.lengths[0])
+    cells = overview.cells_of(attribution)[0, overview.steps - length :]  # (L, G)
+    head, columns = ["Timestep"], [step_labels(attribution, 0, redact=redact)]
     if attribution.of_tokens and not redact:
-        head, columns = [*head, "Token"], [*columns, token_texts(attribution, sample)]
+        head, columns = [*head, "Token"], [*columns, token_texts(attribution, 0)]
     for feature in overview.order[:MOST_FEATURES]:
         name = overview.names[feature]
         if not attribution.of_tokens and not redact and len(overview.columns[feature]) == 1:
-            values, _, unit = raw_series(attribution, sample, overview.columns[feature][0])
+            values, _, unit = raw_series(attribution, 0, overview.columns[feature][0])
             head.append(f"{name}{f' ({unit})' if unit else ''}")
             columns.append([number(float(value), digits=4) for value in values])
         head.append(f"{name}: contribution")

@@ -223,7 +223,8 @@ def _rows(overview: Overview, performance: Performance | None) -> list[tuple[Qua
     if overview.one_output:
         rows.append((Quantity(f"mean of {overview.subject}", "predictions", overview.subject), attribution.prediction))
     for name in list(overview.predicted)[:MOST_GROUPS] if len(overview.predicted) > 1 else ():
-        is_it = np.array([float(found == name) for found, _ in overview.likeliest or ()])
+        assert overview.likeliest is not None  # where classes are predicted
+        is_it = (overview.likeliest[0] == name).astype(np.float64)
         rows.append((Quantity(f"share predicted {name}", "predictions", f"the share predicted {name}", True), is_it))
     if performance is not None:
         measured = performance.rows()

@@ -1,6 +1,7 @@
 """What many attributions say together: how much each feature and each timestep mattered, in numbers.
 
 Sequences of different lengths are aligned at their ends: the last timestep of each stands below that of the others.
+Timesteps are read in passes over the samples and summed at once, so that the samples may be more than memory holds.
 """
 
 from __future__ import annotations
@@ -14,11 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..explainers import Attribution
-from .prediction import class_probabilities, explained_name, explained_words
+from .prediction import explained_name, explained_words, probabilities
+from .streaming import held, passing
+from .token_effects import WordCounts, count_words
 from .wording import in_percent, token_word
 
 REACHED = 0.1  # of the samples must have a timestep for it to be shown
 EVERYTHING = "the whole input"
+MOST_CLASSES = 4  # explained classes that are told one by one
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,42 +30,53 @@ class Overview:
     """The attributions of many samples, features of one group together.
 
     Attributes:
-        attribution: What it is made from.
+        attribution: What it is made from, with the numbers of each sample in memory.
         names: Names of the G features; one, `EVERYTHING`, of methods that do not tell features apart.
         columns: The columns of each.
-        cells: (B, T, G) contributions, aligned at the end; 0 before a sequence begins.
+        net: (B, G) effect of each feature on each sample, raising and lowering set off against each other.
+        sizes: (B, G) size of each feature's effects on each sample, whichever way they push.
+        totals: (T, G) size of the contributions of each timestep and feature, summed over the samples.
         reached: (T,) how many samples have this timestep.
     """
 
     attribution: Attribution
     names: tuple[str, ...]
     columns: tuple[tuple[int, ...], ...]
-    cells: NDArray[np.float64]
+    net: NDArray[np.float64]
+    sizes: NDArray[np.float64]
+    totals: NDArray[np.float64]
     reached: NDArray[np.int64]
 
     @classmethod
     def of(cls, attribution: Attribution) -> Overview:
         """Return the overview of an attribution."""
+        attribution = held(attribution)
         groups = _feature_columns(attribution)
-        values = attribution.values.astype(np.float64)
-        cells = np.stack([values[:, :, list(columns)].sum(axis=2) for columns in groups.values()], axis=2)
-        lengths = attribution.lengths
-        steps = cells.shape[1]
-        reached = (np.arange(steps) >= steps - lengths[:, None]).sum(axis=0)
-        return cls(attribution, tuple(groups), tuple(map(tuple, groups.values())), at_the_end(cells, lengths), reached)
+        columns = tuple(map(tuple, groups.values()))
+        steps = attribution.dataset.sizes["time"]
+        net, sizes = (np.zeros((len(attribution), len(columns))) for _ in range(2))
+        totals = np.zeros((steps, len(columns)))
+        for rows, piece in passing(attribution, "attribution"):
+            cells = grouped_cells(piece, columns)
+            net[rows] = cells.sum(axis=1)
+            np.abs(cells, out=cells)
+            sizes[rows] = cells.sum(axis=1)
+            totals += cells.sum(axis=0)
+        lengths = np.bincount(attribution.lengths, minlength=steps + 1)  # how many samples have each
+        reached = len(attribution) - np.cumsum(lengths)[steps - 1 :: -1]
+        return cls(attribution, tuple(groups), columns, net, sizes, totals, reached)
 
     def __len__(self) -> int:
-        return len(self.cells)
+        return len(self.net)
 
-    @cached_property
-    def net(self) -> NDArray[np.float64]:
-        """(B, G): effect of each feature on each sample, raising and lowering set off against each other."""
-        return np.asarray(self.cells.sum(axis=1))
+    @property
+    def steps(self) -> int:
+        """T, of the longest samples."""
+        return len(self.reached)
 
-    @cached_property
-    def sizes(self) -> NDArray[np.float64]:
-        """(B, G): size of each feature's effects on each sample, whichever way they push."""
-        return np.asarray(np.abs(self.cells).sum(axis=1))
+    def cells_of(self, piece: Attribution) -> NDArray[np.float64]:
+        """Return contributions of some of the samples, (n, T, G), aligned at the end; 0 before a sequence begins."""
+        return grouped_cells(piece, self.columns)
 
     @cached_property
     def shares(self) -> NDArray[np.float64]:
@@ -77,12 +92,7 @@ class Overview:
     @cached_property
     def by_step(self) -> NDArray[np.float64]:
         """(T, G): mean size of the contribution of each timestep and feature, over the samples that have the step."""
-        return np.asarray(np.abs(self.cells).sum(axis=0) / np.maximum(self.reached, 1)[:, None])
-
-    @cached_property
-    def totals(self) -> NDArray[np.float64]:
-        """(T, G): the same summed, so that timesteps few samples have count for little."""
-        return np.asarray(np.abs(self.cells).sum(axis=0))
+        return np.asarray(self.totals / np.maximum(self.reached, 1)[:, None])
 
     @property
     def first_shown(self) -> int:
@@ -117,15 +127,25 @@ class Overview:
         return tuple(explained_name(self.attribution, int(first[place])) for place in order)
 
     @cached_property
-    def likeliest(self) -> list[tuple[str, float]] | None:
-        """The predicted class of each sample and its probability; None of regressions and sums over windows."""
-        pairs = [class_probabilities(self.attribution, sample) for sample in range(len(self))]
-        return [found[0] for found in pairs if found] if all(pairs) else None
+    def by_explained(self) -> list[tuple[str, NDArray[np.int64]]]:
+        """The samples (n,) that were explained for each output, with its name, most frequent first."""
+        samples = [np.flatnonzero(self.explained == output) for output in np.unique(self.explained)]
+        samples.sort(key=lambda found: -len(found))
+        return list(zip(self.explained_names, samples, strict=True))
 
-    @property
+    @cached_property
+    def likeliest(self) -> tuple[NDArray[Any], NDArray[np.float64]] | None:
+        """The predicted class of each sample, (B,) names, and its probability; None of regressions and windows."""
+        found = probabilities(self.attribution)
+        if found is None:
+            return None
+        place = found[1].argmax(axis=1)
+        return np.array(found[0], dtype=object)[place], found[1][np.arange(len(self)), place]
+
+    @cached_property
     def predicted(self) -> dict[str, int]:
         """Class -> how many samples it is predicted in, most frequent first; empty where there are no classes."""
-        found = Counter(name for name, _ in self.likeliest or ())
+        found = Counter(() if self.likeliest is None else self.likeliest[0].tolist())
         return dict(sorted(found.items(), key=lambda pair: (-pair[1], pair[0])))
 
     @property
@@ -148,20 +168,53 @@ class Overview:
         """
         if self.attribution.of_tokens or len(self.columns[feature]) != 1:
             return None
-        lengths = self.attribution.lengths
-        values = at_the_end(self.attribution.inputs[:, :, self.columns[feature][0]].astype(np.float64), lengths)
-        weight = self.totals[:, feature] + 1e-9 * self.totals[:, feature].max() + 1e-300
-        valid = np.arange(values.shape[1]) >= values.shape[1] - lengths[:, None]  # (B, T)
-        return np.asarray((values * weight).sum(axis=1) / (valid * weight).sum(axis=1))
+        return np.asarray(self._levels[:, feature])
+
+    @cached_property
+    def _levels(self) -> NDArray[np.float64]:
+        """(B, G): the levels of features of one column."""
+        levels = np.zeros((len(self), len(self.columns)))
+        weights = self.totals + 1e-9 * self.totals.max(axis=0) + 1e-300  # (T, G)
+        for rows, piece in passing(self.attribution, "input"):
+            valid = np.arange(self.steps) >= self.steps - piece.lengths[:, None]  # (n, T)
+            for feature, columns in enumerate(self.columns):
+                if len(columns) == 1:
+                    values = at_the_end(piece.inputs[:, :, columns[0]].astype(np.float64), piece.lengths)
+                    weight = weights[:, feature]
+                    levels[rows, feature] = (values * weight).sum(axis=1) / (valid * weight).sum(axis=1)
+        return levels
+
+    @cached_property
+    def words(self) -> WordCounts:
+        """The words of all texts, counted apart for each of the first `MOST_CLASSES` of `by_explained`."""
+        member = np.full(len(self), MOST_CLASSES)
+        for place, (_, samples) in enumerate(self.by_explained[:MOST_CLASSES]):
+            member[samples] = place
+        return count_words(self.attribution, member)
+
+
+def grouped_cells(piece: Attribution, columns: tuple[tuple[int, ...], ...]) -> NDArray[np.float64]:
+    """Return contributions (n, T, G), the columns of a group together, aligned at the end."""
+    values = piece.values.astype(np.float64)
+    cells = np.stack([values[:, :, list(group)].sum(axis=2) for group in columns], axis=2)
+    return at_the_end(cells, piece.lengths)
 
 
 def at_the_end(values: NDArray[Any], lengths: NDArray[Any]) -> NDArray[Any]:
     """Return values (B, T, ...) with the valid timesteps of each sample moved to the end, 0 before them."""
     steps = values.shape[1]
+    if (lengths == steps).all():
+        return values
     source = np.arange(steps) - (steps - lengths[:, None])  # (B, T)
     index = np.maximum(source, 0).reshape(*source.shape, *[1] * (values.ndim - 2))
     moved = np.take_along_axis(values, np.broadcast_to(index, values.shape), axis=1)
     return np.where((source >= 0).reshape(index.shape), moved, 0)
+
+
+def only_cells(overview: Overview) -> NDArray[np.float64]:
+    """Return the contributions of the only sample's valid timesteps, (L, G)."""
+    attribution = overview.attribution
+    return overview.cells_of(attribution)[0, overview.steps - int(attribution.lengths[0]) :]
 
 
 def whole_of(attribution: Attribution) -> str:
@@ -172,7 +225,7 @@ def whole_of(attribution: Attribution) -> str:
 def _feature_columns(attribution: Attribution) -> dict[str, list[int]]:
     """Return name -> columns of each feature, those of one group together."""
     if attribution.of_tokens or not attribution.resolves_features:
-        return {whole_of(attribution): list(range(attribution.values.shape[2]))}
+        return {whole_of(attribution): list(range(attribution.dataset.sizes["feature"]))}
     labels = attribution.diagnostic("feature_group")
     groups: dict[str, list[int]] = {}
     for column, label in enumerate(attribution.feature_names if labels is None else labels):

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from ..explainers import Attribution
 from ..explainers.metrics.ranking import rank_correlation
-from .evidence import SURE, Check, is_complete
+from .evidence import COMPLETE_WITHIN, SURE, Check
 from .overview import REACHED, Overview
 from .reasons import strongest_span
 from .token_effects import WordEffect
@@ -42,7 +42,7 @@ def main_sentence(overview: Overview, word: WordEffect | None = None) -> tuple[s
             f" {could} {predictions} most where it stands: {mean}{on}, in {where}.",
         )
     if len(overview.names) == 1:
-        if not overview.attribution.resolves_time or overview.cells.shape[1] == 1:
+        if not overview.attribution.resolves_time or overview.steps == 1:
             return "", capital(overview.names[0]), f" {could} {predictions}."
         where, share = where_in_time(overview.totals[:, 0], overview)
         if where == "throughout":
@@ -71,7 +71,7 @@ def feature_sentence(overview: Overview, feature: int) -> str:
     could = "moved" if attribution.measures == "contribution" else "could move"
     text = f"{could} {'it' if overview.one_output else 'the own class'} by {size}"
     text += " on average" if len(overview) > 1 else ""
-    if attribution.resolves_time and overview.cells.shape[1] > 1 and overview.sizes[:, feature].any():
+    if attribution.resolves_time and overview.steps > 1 and overview.sizes[:, feature].any():
         where, share = where_in_time(overview.totals[:, feature], overview)
         text += ", throughout" if where == "throughout" else f", mostly {where} ({percent(share)} of this)"
     if len(overview) > 1 and overview.signed:
@@ -97,12 +97,11 @@ def completeness_of_all(attribution: Attribution) -> Check:
     if attribution.attrs["completeness"] == "none":
         text = f"{name} does not promise that effects add up, so their sizes are influence, not shares of a change."
         return Check("completeness", passed=False, text=text)
-    changes = np.abs(attribution.prediction - attribution.baseline_prediction)
-    rounding = max(HARDLY * float(np.median(changes)), 1e-6 * float(np.abs(attribution.prediction).max()))
-    failing = sum(
-        abs(float(attribution.completeness_gap[sample])) > rounding and not is_complete(attribution, sample)
-        for sample in range(len(attribution))
-    )
+    prediction = attribution.prediction
+    changes = np.abs(prediction - attribution.baseline_prediction)
+    rounding = max(HARDLY * float(np.median(changes)), 1e-6 * float(np.abs(prediction).max()))
+    gaps = np.abs(attribution.completeness_gap.astype(np.float64))
+    failing = int(((gaps > rounding) & ~(gaps <= COMPLETE_WITHIN * changes.astype(np.float64))).sum())
     if failing == 0:
         which = "this sample" if len(attribution) == 1 else f"all {len(attribution):,} samples"
         text = f"In {which} the effects add up to the change from the baseline within 5 % ({name})."
@@ -122,7 +121,7 @@ def prediction_sentences(overview: Overview) -> list[str]:
         name, count = next(iter(overview.predicted.items()))
         often = "" if count == len(overview) else " most often"
         texts.append(f"Predicted{often}: {name}, in {count_of(count, len(overview))} samples.")
-        unsure = sum(probability < SURE for _, probability in overview.likeliest)
+        unsure = int((overview.likeliest[1] < SURE).sum())
         if unsure:
             texts.append(f"In {count_of(unsure, len(overview))} samples the predicted class has under {percent(SURE)}.")
     if overview.one_output and len(overview) > 1:
@@ -140,8 +139,8 @@ def prediction_sentences(overview: Overview) -> list[str]:
 
 
 def handling_notes(overview: Overview) -> list[str]:
-    """Say how samples that differ were put together: other lengths, other explained classes."""
-    notes = []
+    """Say which samples are missing, and how those that differ were put together: other lengths, other classes."""
+    notes = missing_notes(overview.attribution)
     lengths = overview.attribution.lengths
     if not overview.equally_long:
         notes.append(
@@ -155,4 +154,18 @@ def handling_notes(overview: Overview) -> list[str]:
             f"What was explained differs: of each sample its own class ({names}; {overview.explained_names[0]} in "
             f"{largest} samples). Sizes are put together; what raises and lowers is shown class by class."
         )
+    return notes
+
+
+def missing_notes(attribution: Attribution) -> list[str]:
+    """Say which samples of a store are not among the explained ones."""
+    failed, waiting = (int(attribution.attrs.get(name, 0)) for name in ("samples_failed", "samples_waiting"))
+    total = len(attribution) + failed + waiting
+    notes = []
+    if failed:
+        be = "is" if failed == 1 else "are"
+        notes.append(f"{failed:,} of {total:,} samples could not be explained and {be} left out.")
+    if waiting:
+        be = "is" if waiting == 1 else "are"
+        notes.append(f"{waiting:,} of {total:,} samples {be} not explained yet and missing here.")
     return notes

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..explainers import Attribution
 from .wording import capital, effect, level, percent, step_labels
@@ -14,21 +15,29 @@ NEXT_TO_NOTHING = 1e-4  # of the change from the baseline
 
 def class_probabilities(attribution: Attribution, sample: int) -> list[tuple[str, float]] | None:
     """Return (class, probability) of the explained timestep, most likely first; None for a regression or a window."""
-    if attribution.diagnostic("target_last") is not None:
+    found = probabilities(attribution, slice(sample, sample + 1))
+    if found is None:
         return None
-    scores = attribution.dataset["scores"].to_numpy()[sample]  # (K,)
-    task = attribution.attrs["task"]
-    names = attribution.output_names
+    pairs = zip(found[0], (float(value) for value in found[1][0]), strict=True)
+    return sorted(pairs, key=lambda pair: -pair[1])
+
+
+def probabilities(
+    attribution: Attribution, samples: slice = slice(None)
+) -> tuple[tuple[str, ...], NDArray[np.float64]] | None:
+    """Return the classes and their probabilities in each sample, (B, K); None for a regression or a window."""
+    if "target_last" in attribution.dataset:
+        return None
+    task, names = attribution.attrs["task"], attribution.output_names
+    if task not in ("binary", "multiclass") or (task == "binary" and len(names) > 1):
+        return None
+    scores = attribution.dataset["scores"][samples].to_numpy()  # (B, K)
     if task == "multiclass":
-        exponentials = np.exp(scores - scores.max())
-        pairs = list(zip(names, exponentials / exponentials.sum(), strict=True))
-    elif task == "binary" and len(scores) == 1:
-        probability = 1 / (1 + np.exp(-scores[0]))
-        classes = _classes(attribution) or [f"not {names[0]}", names[0]]
-        pairs = [(classes[1], probability), (classes[0], 1 - probability)]
-    else:
-        return None
-    return sorted(((name, float(value)) for name, value in pairs), key=lambda pair: -pair[1])
+        exponentials = np.exp(scores - scores.max(axis=1, keepdims=True))
+        return names, np.asarray(exponentials / exponentials.sum(axis=1, keepdims=True), np.float64)
+    probability = 1 / (1 + np.exp(-scores[:, 0]))
+    classes = _classes(attribution) or [f"not {names[0]}", names[0]]
+    return (classes[1], classes[0]), np.stack([probability, 1 - probability], axis=1).astype(np.float64)
 
 
 def explained_name(attribution: Attribution, sample: int) -> str:
@@ -75,6 +84,15 @@ def headline(attribution: Attribution, sample: int, *, redact: bool = False) -> 
     target = str(attribution.attrs["target"])
     before = f"For {target}, the model predicts" if target else "The model predicts"
     return before, name, f"with {percent(probability)} probability{where}."
+
+
+def explained_alike(attribution: Attribution) -> NDArray[np.int64]:
+    """Return a sample for each number that was explained; all where their times tell them apart."""
+    names = [name for name in ("target_output", "target_timestep", "target_last") if name in attribution.dataset]
+    if "timestamp" in attribution.dataset:
+        return np.arange(len(attribution))
+    explained = np.stack([attribution.dataset[name].to_numpy() for name in names])
+    return np.sort(np.unique(explained, axis=1, return_index=True)[1])
 
 
 def where_explained(attribution: Attribution, sample: int, *, redact: bool = False) -> str:

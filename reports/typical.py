@@ -8,10 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .overview import Overview
+from .streaming import passing
 from .token_effects import word_effects
 from .wording import count_of, number
 
 MOST_COMPARED = 1500  # samples; of more, that many are drawn
+MOST_BYTES = 2**28  # of what is compared: of long sequences fewer are drawn
 MOST_CLUSTERS = 4
 CLEAR = 0.25  # mean silhouette below which clusters are no more than weak (Kaufman & Rousseeuw 1990)
 LEAST_SHARE = 0.05  # of the samples, of a cluster
@@ -60,9 +62,10 @@ def find_typical(overview: Overview, *, seed: int = 0) -> Typical:
     distance is Euclidean. Clusters (k-medoids) are told apart only where their silhouette is clear; else there is one.
     """
     rows = np.arange(len(overview))
-    if len(rows) > MOST_COMPARED:
-        rows = np.sort(np.random.default_rng(seed).choice(rows, MOST_COMPARED, replace=False))
-    distance = _distances(_patterns(overview)[rows])
+    most = max(FEWEST, min(MOST_COMPARED, MOST_BYTES // (8 * overview.totals.size)))
+    if len(rows) > most:
+        rows = np.sort(np.random.default_rng(seed).choice(rows, most, replace=False))
+    distance = _distances(_patterns(overview, rows))
     mean = distance.sum(axis=1) / max(len(rows) - 1, 1)
     median = float(np.median(mean))
     far = mean > FAR * median if len(rows) >= FEWEST else np.zeros(len(rows), dtype=bool)
@@ -103,11 +106,14 @@ def _sentences(
     return texts
 
 
-def _patterns(overview: Overview) -> NDArray[np.float64]:
-    """Return what is compared of each sample, (B, P)."""
+def _patterns(overview: Overview, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return what is compared of some samples, (N, P)."""
     if overview.attribution.of_tokens:
-        return word_effects(overview.attribution)
-    return overview.cells.reshape(len(overview), -1)
+        return word_effects(overview.attribution, overview.words.strongest(), rows)
+    patterns = np.zeros((len(rows), overview.totals.size))
+    for places, piece in passing(overview.attribution, "attribution", samples=rows):
+        patterns[places] = overview.cells_of(piece).reshape(len(piece), -1)
+    return patterns
 
 
 def _distances(patterns: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -28,7 +28,7 @@ from gatelens.reports.overview_words import (
 )
 from gatelens.reports.palette import LIGHT, NARROW_WIDTH
 from gatelens.reports.performance import Performance
-from gatelens.reports.token_effects import find_words, most_effective, word_effects
+from gatelens.reports.token_effects import count_words, most_effective, word_effects
 from gatelens.reports.typical import find_typical
 from gatelens.reports.wording import count_of, percent
 from helpers.draws import make_model
@@ -381,12 +381,12 @@ def words(texts, values) -> Attribution:
 def test_words_have_the_mean_of_their_places() -> None:
     """A word's mean effect, count and number of texts are those of its occurrences."""
     found = words([("good", "bad", "good"), ("bad", "film", "good")], [[1.0, -2.0, 3.0], [-1.0, 0.5, 2.0]])
-    told = {entry.word: entry for entry in find_words(found)}
+    told = {entry.word: entry for entry in count_words(found).told()}
     assert (told["good"].count, told["good"].texts, told["good"].mean) == (3, 2, 2.0)
     assert (told["bad"].count, told["bad"].mean, told["film"].mean) == (2, -1.5, 0.5)
     raising, lowering, often = most_effective(list(told.values()))
     assert ([entry.word for entry in raising], lowering, often) == (["good"], [], 3)
-    effects = word_effects(found)
+    effects = word_effects(found, ["good", "bad", "film"])
     np.testing.assert_allclose(sorted(effects[0]), [-2.0, 0.0, 4.0])
     page = text_of(GlobalReport(found).to_html())
     assert page.count("The word good moved these 2 predictions most where it stands: +2 on average, in 3 places.") == 2
@@ -404,7 +404,7 @@ def test_characters_are_told_as_characters() -> None:
 
 def test_a_space_is_seen_among_the_words() -> None:
     """A token that is a space has a mark beside its bar."""
-    found = find_words(words([(" ", "a")], [[1.0, 2.0]]))
+    found = count_words(words([(" ", "a")], [[1.0, 2.0]])).told()
     for figure in (plot_words(found, "score", theme=theme) for theme in (LIGHT, NARROW)):
         assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["a", "\N{OPEN BOX}"]
 
@@ -413,7 +413,7 @@ def test_titles_are_whole_on_narrow_screens(glucose) -> None:
     """A title that takes two lines has room above the first panel."""
     overview = Overview.of(glucose[1])
     plotted = [plot_where(overview, theme=NARROW)]
-    plotted += [plot_course(overview, 0, redact=redact, theme=NARROW) for redact in (False, True)]
+    plotted += [plot_course(glucose[1], 0, redact=redact, theme=NARROW) for redact in (False, True)]
     lines = set()
     for figure in plotted:
         for axes in figure.axes:
@@ -590,6 +590,6 @@ def test_token_model_from_end_to_end() -> None:
     rng = np.random.default_rng(0)
     ids, lengths = rng.integers(1, 6, size=(15, 6)), rng.integers(2, 7, 15)
     found = DeepLIFT(model, baseline="pad", output="probability").explain(ids, lengths=lengths)
-    told = find_words(found)
+    told = count_words(found).told()
     assert sum(entry.count for entry in told) == lengths.sum()
     assert "2 to 6 timesteps" in text_of(GlobalReport(found, model=model).to_html())
