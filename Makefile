@@ -25,7 +25,7 @@ format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .
 
 bench: $(VENV)/.installed-dev
-	for name in recorder explainers growth ground_truth peers report; do echo "== $$name"; $(BIN)/python benchmarks/$$name.py || exit 1; done
+	for name in recorder explainers growth ground_truth peers scale report; do echo "== $$name"; $(BIN)/python benchmarks/$$name.py || exit 1; done
 
 clean:
 	rm -rf $(VENV) build dist gatelens-demo *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .captum import InputXGradient, IntegratedGradients, Saliency, SmoothGrad
     from .cell_decomposition import CellDecomposition
     from .contextual_decomposition import ContextualDecomposition
+    from .dataset import explain_dataset
     from .deeplift import DeepLIFT, DeepSHAP
     from .gate_saliency import GateSaliency
     from .interactions import temporal_interactions
@@ -59,12 +60,13 @@ __all__ = [
     "TemporalShapley",
     "available",
     "explain",
+    "explain_dataset",
     "explain_over_time",
     "get",
     "temporal_interactions",
 ]
 
-LATER = {"temporal_interactions": "interactions"}
+LATER = {"explain_dataset": "dataset", "temporal_interactions": "interactions"}
 
 
 def __getattr__(name: str) -> Any:

@@ -18,14 +18,15 @@ LONGEST = 60  # letters of a name
 
 def attribution_html(attribution: Attribution) -> str:
     """Return a short, self-contained piece of HTML: samples, and the largest timesteps and features of the first."""
-    batch, steps, features = attribution.values.shape
+    batch, steps, features = attribution.dataset["attribution"].shape
+    shown = attribution.take(slice(0, MOST_SAMPLES))  # of a store that was opened no more is read
     head = ["sample", "explained", "prediction", "baseline", "accounted for", "gap"]
-    rows = [_sample_row(attribution, sample) for sample in range(min(batch, MOST_SAMPLES))]
+    rows = [_sample_row(shown, sample) for sample in range(min(batch, MOST_SAMPLES))]
     if batch > MOST_SAMPLES:
         rows.append([f"... ({batch} in all)", *[""] * (len(head) - 1)])
     parts = [table(head, rows, title=f"{attribution.method}, {attribution.attrs['output']}")]
     if batch:
-        parts += _largest_parts(attribution)
+        parts += _largest_parts(shown)
     attrs = attribution.attrs
     told = [f"samples x timesteps x features: {batch} x {steps} x {features}"]
     if "forward_evaluations" in attrs:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 AHEAD = 3  # chunks handed out for each worker, so that none waits
 START_SECONDS = 60.0
 STOP_SECONDS = 10.0
+STDERR = 2  # where a worker prints to: standard output is the caller's, who may write JSON there
 QUIET = {"DASK_LOGGING__DISTRIBUTED": "critical"}
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
 KEPT_BYTES, MAPPED_BYTES = 2**28, 2**25
@@ -77,12 +78,13 @@ def _command() -> Any:
 
     from distributed.deploy.subprocess import SubprocessWorker
 
-    class QuietWorker(SubprocessWorker):
+    class QuietWorker(SubprocessWorker):  # type: ignore[misc]
         async def _start(self) -> None:
             spec = json.dumps({"cls": self.worker_class, "opts": self.worker_kwargs})
             self.process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "dask", "spec", self.scheduler, "--spec", spec, env={**os.environ, **QUIET}
-            )
+                sys.executable, "-m", "dask", "spec", self.scheduler, "--spec", spec, env={**os.environ, **QUIET},
+                stdout=STDERR,
+            )  # fmt: skip
 
     return QuietWorker
 
@@ -264,7 +266,7 @@ def _dask_plugin(name: str, payload: bytes) -> Any:
     """Return a `JobPlugin` that dask takes for one of its own."""
     from distributed import WorkerPlugin
 
-    class DaskPlugin(JobPlugin, WorkerPlugin):
+    class DaskPlugin(JobPlugin, WorkerPlugin):  # type: ignore[misc]
         pass
 
     return DaskPlugin(name, payload)
