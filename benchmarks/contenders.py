@@ -31,12 +31,16 @@ class Setting:
         train: (N, T, D), sequences the model was trained on, of at least the inputs' length.
         evaluations: Model evaluations a sequence, for sampling methods.
         seed: For everything random.
+        rows: Sequences that the model takes at once, for methods that let one choose.
+        gradient_rows: The same where gradients are asked for.
         counted: Where gatelens's explainers add their forward and backward evaluations.
     """
 
     train: NDArray[np.float32]
     evaluations: int
     seed: int = 0
+    rows: int = 512
+    gradient_rows: int = 200
     counted: list[int] = field(default_factory=list)
 
 
@@ -205,7 +209,7 @@ def by_shap(name: str, *, background: bool = False) -> Contender:
         if background:
             references = torch.as_tensor(setting.train[: draws(inputs, setting), : inputs.shape[1]])
         if name == "GradientExplainer":
-            method = shap.GradientExplainer(model, references, batch_size=200)
+            method = shap.GradientExplainer(model, references, batch_size=setting.gradient_rows)
             found = method.shap_values(inputs.clone(), nsamples=GRADIENT_SAMPLES, rseed=setting.seed)
         else:
             found = shap.DeepExplainer(model, references).shap_values(inputs.clone(), check_additivity=False)
@@ -225,7 +229,7 @@ def recurrent_lime(model: nn.Module, inputs: Tensor, setting: Setting) -> NDArra
 
     def answers(rows: NDArray[Any]) -> NDArray[Any]:
         with torch.no_grad():
-            parts = torch.as_tensor(rows, dtype=inputs.dtype).split(512)
+            parts = torch.as_tensor(rows, dtype=inputs.dtype).split(setting.rows)
             return torch.cat([model(part) for part in parts])[:, 0].numpy()
 
     found = np.zeros((batch, features * steps))

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from pages import Row, machine, section
 from parts import PAGE, write_part
 from scoring import METRICS, Values, rank_correlation, scores
-from standings import Result, beside_published, summary_of, table, verdicts
+from standings import Result, beside_published, not_level, summary_of, table, verdicts
 from tasks import TASKS, Batch, Task, quick
 from torch import Tensor, nn
 
@@ -115,7 +115,8 @@ def by_chance(every: Sequence[Case], setting: Setting, count: int) -> Result:
     ]
     values = {name: np.mean([one.values[name] for one in drawn], axis=0) for name in METRICS}
     correlations = [one.correlation for one in drawn if one.correlation is not None]
-    return Result(values, float(np.mean(correlations)) if correlations else None, None, drawn[0].seconds)
+    mean = float(np.mean(correlations)) if correlations else None
+    return Result(values, mean, None, drawn[0].seconds, chance=float(np.max(np.abs(correlations), initial=0)))
 
 
 def results(
@@ -175,7 +176,14 @@ def lines_of(tasks: Sequence[Task], cache: Path | None, contenders: Sequence[Con
     """Return the page's lines, and print them."""
     lines = ["## Ground truth", "", f"{INTRODUCTION} {machine()} {versions()}", ""]
     summary: list[Row] = [
-        ["task", "AUROC of gatelens", "of the best peer", "AUPRC of gatelens", "of the best peer", ""]
+        [
+            "task",
+            "AUROC of gatelens",
+            "of the best peer",
+            "AUPRC of gatelens",
+            "of the best peer",
+            "gatelens is, by AUROC / AUPRC",
+        ]
     ]
     for task in tasks:
         print(task.name, flush=True)
@@ -188,7 +196,8 @@ def lines_of(tasks: Sequence[Task], cache: Path | None, contenders: Sequence[Con
             text = "Over the cells of all sequences together, each sequence scaled to 0 .. 1, as published."
             lines += demoted(section("Beside the published numbers", text, beside_published(found)))
         summary.append([task.name, *summary_of(found)])
-    lines[4:4] = [*section("Where gatelens stands", "The best of each side by task.", summary)[4:]]
+    text = f"The best of each side by task. {not_level(summary[1:])}"
+    lines[4:4] = demoted(section("Where gatelens stands", text, summary))
     return lines
 
 

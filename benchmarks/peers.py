@@ -2,115 +2,91 @@
 
 `python benchmarks/peers.py` trains an `nn.LSTM` with a linear head (kept in benchmarks/cache/) and explains sequences
 of 20, 100 and 500 timesteps, one and 64 at a time. For each explainer: what its attributions miss of
-f(x) - f(baseline), their error beside exact Shapley values over 20 timesteps, the evaluations it asked of the model,
-the median seconds of runs taken in turn, and by how much it raised the memory of a process of its own. The tables go
-into docs/benchmarks.md. `--quick` takes 20 timesteps alone and runs everything once; it writes where `--page` says.
+f(x) - f(baseline), their error beside exact Shapley values over 20 timesteps, how faithful they are, the evaluations it
+asked of the model, the median seconds of runs taken in turn, and by how much it raised the memory of a process of its
+own. The tables go into docs/benchmarks.md. `--quick` takes 20 timesteps alone and runs everything once; it writes where
+`--page` says.
 
-A row whose seconds are expected to be more than `--limit` is not run, and says how many were expected.
+A cell whose run is expected to take more than `--limit` seconds is not run, and says how many were expected; whatever
+is left when `--minutes` are over is said to be out of time. The defaults keep it within 12 minutes on two quiet cores.
 """
 
 from __future__ import annotations
 
 import argparse
-import ctypes
-import gc
-import json
 import os
 import platform
-import resource
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from contenders import Contender, FailedError, Setting, run, shortened
+from contenders import RANDOM, Contender, FailedError, Setting, run
 from ground_truth import demoted, versions
 from learning import CACHE
 from numpy.typing import NDArray
 from pages import Row, section
 from parts import PAGE, write_part
-from timesteps import BY_TITLE, CONTENDERS
+from peer_memory import memory
+from peer_models import FEATURES, HIDDEN, Models, best_rows, both, drawn, setting_of
+from timesteps import BY_TITLE
 from torch import Tensor, nn
 
-from gatelens.explainers import TemporalShapley
-from gatelens.models import LSTMModel, fit, from_torch
+from gatelens.explainers import Attribution, DeepLIFT, TemporalShapley
+from gatelens.explainers.metrics import measure
 
-FEATURES, HIDDEN = 8, 64
 STEPS, BATCHES = (20, 100, 500), (1, 64)
-EXACT = 8  # sequences whose exact Shapley values the errors are means over
+EXACT = 20  # timesteps whose Shapley values are exact
+JUDGED = {20: 8, 100: 8, 500: 4}  # timesteps -> sequences that gap, error and faithfulness are of, for everyone
 ROUNDS = 3
-EVALUATIONS = 512  # of sampling methods, beside two for each timestep
+FAITHFUL = {"comprehensiveness": "drop", "deletion": "area"}  # metric -> column
+OUT_OF_TIME = "out of time"
 
 
-@dataclass(frozen=True)
-class Models:
-    """The same model as its peers get it, and as gatelens does: by `from_torch`, as its README says."""
+@dataclass
+class Clock:
+    """What may be run yet.
 
-    plain: nn.Module
-    adopted: LSTMModel
+    Attributes:
+        limit: Most seconds that a run may be expected to take.
+        until: When nothing more is begun, by `time.monotonic`.
+        known: Explainer and sequences at once -> seconds, and the timesteps and evaluations a sequence they were for.
+        asked: Explainer and timesteps -> evaluations a sequence.
+    """
 
-    def of(self, contender: Contender) -> nn.Module:
-        """Return the one that a contender gets."""
-        return self.adopted if contender.library == "gatelens" else self.plain
+    limit: float
+    until: float
+    known: dict[tuple[str, int], tuple[float, float]] = field(default_factory=dict)
+    asked: dict[tuple[str, int], float] = field(default_factory=dict)
 
+    def note(self, title: str, steps: int, batch: int, seconds: float) -> None:
+        """Keep what a run took."""
+        self.known[title, batch] = seconds, steps * self.asked[title, steps]
 
-class Plain(nn.Module):
-    """What a user brings: an `nn.LSTM` and a linear head, (b, T, D) -> (b, 1)."""
+    def expected(self, title: str, steps: int, batch: int) -> float:
+        """Return the seconds of a run: those of the last as many sequences at once, or one, by what it asks for."""
+        batch_known = batch if (title, batch) in self.known else 1
+        if (title, batch_known) not in self.known:
+            return 0.0
+        seconds, size = self.known[title, batch_known]
+        asked = [number for (name, _), number in self.asked.items() if name == title]
+        now = self.asked.get((title, steps), asked[-1])  # as for fewer timesteps, until one sequence has told
+        return seconds * batch / batch_known * steps * now / size
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.lstm = nn.LSTM(FEATURES, HIDDEN, batch_first=True)
-        self.head = nn.Linear(HIDDEN, 1)
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Return the answer at the end."""
-        return self.head(self.lstm(inputs)[0][:, -1])  # type: ignore[no-any-return]
-
-
-def trained(cache: Path, *, epochs: int = 20) -> Plain:
-    """Return the model, which adds up what a switch let through, fading: trained now, or as it was kept."""
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model = Plain()
-    kept = cache / f"peers-{epochs}.pt"
-    if kept.exists():
-        model.load_state_dict(torch.load(kept, weights_only=True))
-        return model.eval()  # type: ignore[no-any-return]
-    inputs = drawn(4000, 20, seed=1)
-    level, total = torch.zeros(len(inputs)), torch.zeros(len(inputs))
-    for step in inputs.unbind(dim=1):  # (N, D)
-        level = torch.where(step[:, 3] > 1, 0.0, level + (step[:, 0] > 0) * step[:, 1])
-        total = 0.95 * total + level * step[:, 2].tanh()
-    fit(model, (inputs, total / 3), task="regression", epochs=epochs, learning_rate=3e-3, batch_size=64)
-    cache.mkdir(parents=True, exist_ok=True)
-    torch.save(model.state_dict(), kept)
-    return model.eval()  # type: ignore[no-any-return]
+    def refusal(self, title: str, steps: int, batch: int) -> str:
+        """Return why this is not run; "" where it is."""
+        if time.monotonic() > self.until:
+            return OUT_OF_TIME
+        seconds = self.expected(title, steps, batch)
+        return f"(about {seconds:,.0f})" if seconds > self.limit else ""
 
 
-def both(cache: Path) -> Models:
-    """Return the trained model, plain and adopted."""
-    plain = trained(cache)
-    return Models(plain, from_torch(plain, task="regression"))
-
-
-def drawn(count: int, steps: int, seed: int) -> Tensor:
-    """Return (N, T, D)."""
-    return torch.randn(count, steps, FEATURES, generator=torch.Generator().manual_seed(seed))
-
-
-def setting_of(steps: int) -> Setting:
-    """Return what sampling methods get for sequences of so many timesteps."""
-    return Setting(drawn(200, steps, seed=2).numpy(), evaluations=2 * steps + EVALUATIONS)
-
-
-def evaluated(contender: Contender, models: Models, inputs: Tensor, setting: Setting) -> tuple[Any, int]:
-    """Return the attributions (b, L, D), and how many sequences the model was asked for, forwards or backwards."""
+def evaluated(contender: Contender, models: Models, inputs: Tensor, setting: Setting) -> tuple[Any, float]:
+    """Return the attributions (b, L, D), and how many sequences the model was asked for, each way, a sequence."""
     seen = [0]
 
     def count(_module: nn.Module, given: tuple[Any, ...], answer: Tensor) -> None:
@@ -124,150 +100,191 @@ def evaluated(contender: Contender, models: Models, inputs: Tensor, setting: Set
         values = run(contender, models.of(contender), inputs, setting)
     finally:
         hook.remove()
-    return values, setting.counted[0] if setting.counted else seen[0]
+    return values, (setting.counted[0] if setting.counted else seen[0]) / len(inputs)
 
 
-def qualities(
-    contender: Contender, models: Models, inputs: Tensor, setting: Setting, exact: NDArray[Any] | None
-) -> dict[str, Any]:
-    """Return the completeness gap, the error beside exact values where there are some, and the evaluations."""
-    values, evaluations = evaluated(contender, models, inputs, setting)
-    model = models.plain
-    with torch.no_grad():
-        difference = (model(inputs) - model(torch.zeros_like(inputs)))[:, 0].double().numpy()
-    gap = np.abs(difference - values.sum(axis=(1, 2))).max() / np.abs(difference).mean()
-    found: dict[str, Any] = {"gap": float(gap), "evaluations": evaluations / len(inputs)}
-    if exact is not None:
-        steps = values.sum(axis=2)[: len(exact)]
-        found["error"] = float(np.mean(np.linalg.norm(steps - exact, axis=1) / np.linalg.norm(exact, axis=1)))
-    return found
+def first_looks(models: Models, steps: int, setting: Setting, clock: Clock) -> dict[str, str]:
+    """Explain one sequence by everyone, to know what that asks for; return who fails, or takes too long, and how."""
+    inputs, failures = drawn(1, steps, seed=3), {}
+    for title, contender in BY_TITLE.items():
+        refused = clock.refusal(title, steps, 1)
+        if refused:
+            failures[title] = f"not run: {refused.strip('()')}"
+            continue
+        try:  # imports and first calls are no one's timings
+            run(contender, models.of(contender), drawn(1, 6, seed=4), setting_of(6, (setting.rows, setting.rows)))
+            begin = time.perf_counter()
+            clock.asked[title, steps] = max(1.0, evaluated(contender, models, inputs, setting)[1])
+            clock.note(title, steps, 1, time.perf_counter() - begin)
+        except FailedError as error:
+            failures[title] = str(error)
+    return failures
 
 
 def timings(
-    models: Models, inputs: Tensor, setting: Setting, expected: dict[str, float], limit: float, rounds: int
-) -> dict[str, float]:
-    """Return contender -> median seconds of runs taken in turn; only of those expected to keep the limit."""
-    taken: dict[str, list[float]] = {title: [] for title, seconds in expected.items() if seconds <= limit}
+    models: Models, inputs: Tensor, setting: Setting, titles: Sequence[str], clock: Clock, rounds: int
+) -> tuple[dict[str, float], dict[str, str]]:
+    """Return explainer -> median seconds of runs taken in turn, and who was not run or failed, and how."""
+    batch, steps = inputs.shape[:2]
+    taken: dict[str, list[float]] = {title: [] for title in titles}
+    failed: dict[str, str] = {}
     for number in range(rounds):
         for title, seconds in taken.items():
-            if number > 0 and (not seconds or seconds[0] > limit / 4):  # failed, or slow enough to be told by one run
+            if title in failed or (seconds and seconds[0] > clock.limit / 8):  # slow enough to be told by one run
+                continue
+            refused = clock.refusal(title, steps, batch) if number == 0 else ""
+            if refused:
+                failed[title] = refused
                 continue
             begin = time.perf_counter()
             try:
                 run(BY_TITLE[title], models.of(BY_TITLE[title]), inputs, setting)
-            except FailedError:
+            except FailedError as error:
+                failed[title] = str(error)
                 continue
             seconds.append(time.perf_counter() - begin)
-    return {title: statistics.median(seconds) for title, seconds in taken.items() if seconds}
+            clock.note(title, steps, batch, statistics.median(seconds))
+    return {title: statistics.median(taken[title]) for title in titles if title not in failed}, failed
 
 
-def memory(title: str, steps: int, batches: Sequence[int], cache: Path) -> list[str]:
-    """Return by how many MB the explanation of each batch raises the peak of a process that explains nothing else."""
-    command = [sys.executable, __file__, "--cache", str(cache), "--memory", title, str(steps), *map(str, batches)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - this program
-    if done.returncode:
-        said = shortened(done.stderr.strip().splitlines()[-1] if done.stderr.strip() else f"exit {done.returncode}")
-        return [said] * len(batches)
-    return [f"{megabytes:.0f}" for megabytes in json.loads(done.stdout.splitlines()[-1])]
+def faithfulness(models: Models, values: dict[str, NDArray[Any]], inputs: Tensor) -> dict[str, dict[str, float]]:
+    """Return explainer -> metric -> mean, as a share of the mean |f(x) - f(0)|: the same measure for everyone's arrays.
+
+    Args:
+        models: The models.
+        values: Explainer -> attributions (b, L, D) of the same inputs.
+        inputs: (b, L, D).
+    """
+    frame = DeepLIFT(models.adopted).explain(inputs, target=0)
+    difference = frame.prediction - frame.baseline_prediction
+    found = {}
+    for title, cells in values.items():
+        gap = difference - cells.sum(axis=(1, 2))
+        dataset = frame.dataset.assign(
+            attribution=(("sample", "time", "feature"), cells), completeness_gap=("sample", gap)
+        )
+        found[title] = Attribution(dataset)
+    measured = measure(models.adopted, found, tuple(FAITHFUL), parts="timestep")
+    scale = np.abs(difference).mean()
+    return {title: {name: measured.scores(name, title).mean / scale for name in FAITHFUL} for title in found}
 
 
-def _memory_here(title: str, steps: int, batches: Sequence[int], cache: Path) -> None:
-    """Print what `memory` asks for: peaks beyond what the process holds after a small explanation, libraries loaded."""
-    contender, models = BY_TITLE[title], both(cache)
-    run(contender, models.of(contender), drawn(1, 6, seed=4), setting_of(6))
-    setting, found = setting_of(steps), []
-    for batch in batches:
-        inputs = drawn(batch, steps, seed=3)
-        before = _anew()
-        run(contender, models.of(contender), inputs, setting)
-        found.append((_peak() - before) / 2**20)
-    print(json.dumps(found))
+def qualities(
+    models: Models, steps: int, setting: Setting, titles: Sequence[str], clock: Clock
+) -> tuple[dict[str, Row], str]:
+    """Return explainer -> completeness gap, error where exact values are known, faithfulness; and random's in words."""
+    inputs = drawn(JUDGED[steps], steps, seed=3)
+    exact = TemporalShapley(models.adopted).explain(inputs).timesteps if steps <= EXACT else None
+    values = {"random": run(RANDOM, models.plain, inputs, setting)}
+    for title in titles:
+        if not clock.refusal(title, steps, JUDGED[steps]):
+            try:
+                values[title] = run(BY_TITLE[title], models.of(BY_TITLE[title]), inputs, setting)
+            except FailedError:  # the row says it of the batches
+                continue
+    with torch.no_grad():
+        difference = (models.plain(inputs) - models.plain(torch.zeros_like(inputs)))[:, 0].double().numpy()
+    faithful = faithfulness(models, values, inputs)
+    rows = {}
+    for title, cells in values.items():
+        gap = np.abs(difference - cells.sum(axis=(1, 2))).max() / np.abs(difference).mean()
+        row = [f"{gap:.1e}"]
+        if exact is not None:
+            apart = np.linalg.norm(cells.sum(axis=2) - exact, axis=1) / np.linalg.norm(exact, axis=1)
+            row.append(f"{apart.mean():.3f}")
+        rows[title] = [*row, *(f"{faithful[title][name]:.3f}" for name in FAITHFUL)]
+    return rows, random_told(faithful)
 
 
-def _anew() -> int:
-    """Give free memory back and count the peak anew, where that can be done; return the bytes held, or their peak."""
-    gc.collect()
-    if sys.platform.startswith("linux"):
-        ctypes.CDLL("libc.so.6").malloc_trim(0)
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-    return _peak()
+def random_told(faithful: dict[str, dict[str, float]]) -> str:
+    """Return what random attributions reach, and which metric does not tell the best explainer from them."""
+    chance = faithful["random"]
+    told = " and ".join(f"{column} {chance[name]:.3f}" for name, column in FAITHFUL.items())
+    lines = [f"A random attribution has {told}."]
+    for name, column in FAITHFUL.items():
+        every = {title: found[name] for title, found in faithful.items() if title != "random"}
+        sign = 1 if name == "comprehensiveness" else -1
+        level = [title for title, value in every.items() if sign * value <= sign * chance[name]]
+        if every and len(level) == len(every):
+            lines.append(f"{column} cannot tell anyone from it here.")
+        elif level:
+            lines.append(f"By {column} no better than it: {', '.join(level)}.")
+    return " ".join(lines)
 
 
-def _peak() -> int:
-    """Return the most bytes that the process has held."""
-    if sys.platform.startswith("linux"):  # getrusage's cannot be counted anew, and imports alone reach hundreds of MB
-        return int(Path("/proc/self/status").read_text(encoding="ascii").split("VmHWM:")[1].split()[0]) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on a Mac
-
-
-def tables(cache: Path, steps_of: Sequence[int], batches: Sequence[int], limit: float, rounds: int) -> list[str]:
+def tables(
+    cache: Path, steps_of: Sequence[int], batches: Sequence[int], limit: float, minutes: float, rounds: int
+) -> list[str]:
     """Return the page's lines, and print them."""
-    models = both(cache)
-    lines = ["## gatelens beside its peers", "", f"{INTRODUCTION} {where()}", ""]
-    failures: dict[str, str] = {}
-    known: dict[str, tuple[float, int]] = {}  # seconds, and the cells explained in them
+    begun = time.monotonic()
+    models, clock = both(cache), Clock(limit, begun + 60 * minutes * 0.6)  # the rest is for the memory
+    rows_of = {steps: best_rows(models.plain, steps) for steps in steps_of}
+    seconds: dict[tuple[str, int, int], str] = {}
+    judged: dict[int, tuple[dict[str, Row], str]] = {}
+    failures: dict[int, dict[str, str]] = {}
     for steps in steps_of:
-        setting = setting_of(steps)
-        inputs = drawn(max(batches), steps, seed=3)
-        exact = TemporalShapley(models.adopted).explain(inputs[:EXACT]).timesteps if steps <= 20 else None
-        for contender in CONTENDERS:  # imports and first calls are no one's timings
-            try:
-                run(contender, models.of(contender), drawn(1, 6, seed=4), setting_of(6))
-            except FailedError as error:
-                failures[contender.title] = str(error)
-        head = ["explainer", "gap", *(["error"] if exact is not None else []), "evaluations"]
+        setting = setting_of(steps, rows_of[steps])
+        failures[steps] = first_looks(models, steps, setting, clock)
+        titles = [title for title in BY_TITLE if title not in failures[steps]]
+        for batch in batches:
+            found, failed = timings(models, drawn(batch, steps, seed=3), setting, titles, clock, rounds)
+            for title in titles:
+                seconds[title, steps, batch] = f"{found[title]:.3f}" if title in found else failed[title]
+                print(f"{title}, {batch} x {steps} timesteps: {seconds[title, steps, batch]} s", flush=True)
+        judged[steps] = qualities(models, steps, setting, titles, clock)
+    print(f"timed after {time.monotonic() - begun:.0f} s", flush=True)
+    megabytes: dict[tuple[str, int, int], str] = {}
+    for title in BY_TITLE:
+        cells = [(steps, batch) for name, steps, batch in seconds if name == title]
+        cells = [cell for cell in cells if seconds[title, *cell][0].isdigit()]
+        left = begun + 60 * minutes - time.monotonic()
+        told = memory(title, cells, rows_of, cache, left) if left > 0 else dict.fromkeys(cells, OUT_OF_TIME)
+        megabytes |= {(title, *cell): said for cell, said in told.items()}
+    print(f"measured after {time.monotonic() - begun:.0f} s", flush=True)
+    lines = ["## gatelens beside its peers", "", f"{introduction(limit, minutes)} {where()}", ""]
+    for steps in steps_of:
+        head = ["explainer", "gap", *(["error"] if steps <= EXACT else []), *FAITHFUL.values(), "evaluations"]
+        measures = len(head) - 2
         head += [f"{what}, batch {batch}" for batch in batches for what in ("s", "MB")]
-        cells: dict[str, Row] = {title: [""] * (len(head) - 1) for title in BY_TITLE}
-        for place, batch in enumerate(batches):
-            size = steps * batch
-            expected = {
-                title: known[title][0] * size / known[title][1] if title in known else 0.0
-                for title in BY_TITLE if title not in failures
-            }  # fmt: skip
-            found = timings(models, inputs[:batch], setting, expected, limit, rounds)
-            for title, seconds in expected.items():
-                at = len(head) - 1 - 2 * (len(batches) - place)
-                if title in found:
-                    known[title] = found[title], size
-                    cells[title][at] = f"{found[title]:.3f}"
-                else:
-                    cells[title][at : at + 2] = f"(about {seconds:.0f})", "not run"
-        for contender in CONTENDERS:
-            title = contender.title
-            if title in failures:
-                cells[title][0] = failures[title]
+        table: list[Row] = [head]
+        for title in BY_TITLE:
+            if title in failures[steps]:
+                table.append([title, failures[steps][title], *[""] * (len(head) - 2)])
                 continue
-            at = [len(head) - 1 - 2 * (len(batches) - place) for place in range(len(batches))]
-            ran = [place for place in range(len(batches)) if not cells[title][at[place] + 1]]
-            for place, said in zip(ran, memory(title, steps, [batches[place] for place in ran], cache), strict=True):
-                cells[title][at[place] + 1] = said
-            fast = known.get(title, (limit, 1))
-            count = EXACT if fast[0] * steps * EXACT / fast[1] <= limit else 1
-            try:
-                told = qualities(contender, models, inputs[:count], setting, None if exact is None else exact[:count])
-            except FailedError as error:
-                cells[title][0] = str(error)
-                continue
-            row = [f"{told['gap']:.1e}", *([f"{told['error']:.3f}"] if exact is not None else [])]
-            cells[title][: len(row) + 1] = [*row, f"{told['evaluations']:,.0f}"]
-            print(f"{title}, {steps} timesteps: {cells[title]}", flush=True)
-        name = f"{steps} timesteps"
-        text = f"Sampling methods take {setting.evaluations} evaluations a sequence."
-        written = section(name, text, [head, *([title, *row] for title, row in cells.items())])
-        lines += demoted(written)
+            row = [title, *judged[steps][0].get(title, ["-"] * measures), f"{clock.asked[title, steps]:,.0f}"]
+            for batch in batches:
+                row += [seconds[title, steps, batch], megabytes.get((title, steps, batch), "-")]
+            table.append(row)
+        forwards, backwards = rows_of[steps]
+        text = (
+            f"The first columns are of {JUDGED[steps]} sequences. Sampling methods take "
+            f"{setting_of(steps, rows_of[steps]).evaluations} evaluations a sequence. The model takes {forwards} "
+            f"sequences at once, with gradients {backwards}, where one may choose. "
+            f"{judged[steps][1]}"
+        )
+        lines += demoted(section(f"{steps} timesteps", text, table))
     return lines
 
 
-INTRODUCTION = (
-    f"One `nn.LSTM` (D = {FEATURES}, H = {HIDDEN}) with a linear head, trained on 20 timesteps; the same inputs for "
-    "all, baseline 0. gap: the largest |f(x) - f(0) - sum of attributions| as a share of the mean |f(x) - f(0)|; "
-    "methods that promise no sum (occlusion, FeatureAblation, lime) have one all the same. error: relative L2 error of "
-    f"timesteps' sums beside exact Shapley values over 20 timesteps, mean of {EXACT} sequences; methods of cells "
-    "(gradients, DeepLIFT, lime's) do not aim at them, and gatelens's temporal_shapley is the reference itself "
-    "(tests hold it to brute force). evaluations: sequences the model was asked for, "
-    "forwards and backwards, each explained sequence. s: medians of runs in turn, one thread, first calls not counted. "
-    "MB: by how much the peak of a process of its own rises above what it holds after a small explanation."
-)
+def introduction(limit: float, minutes: float) -> str:
+    """Return what the columns are, and what was cut."""
+    return (
+        f"One `nn.LSTM` (D = {FEATURES}, H = {HIDDEN}) with a linear head, trained on 20 timesteps; the same inputs "
+        "for all, baseline 0. gap, error, drop and area are of the same sequences for everyone. gap: the largest "
+        "|f(x) - f(0) - sum of attributions| as a share of the mean |f(x) - f(0)|; methods that promise no sum "
+        "(occlusion, FeatureAblation, lime) have one all the same. error: relative L2 error of timesteps' sums beside "
+        "exact Shapley values over 20 timesteps; methods of cells (gradients, DeepLIFT, lime's) do not aim at them, "
+        "and gatelens's temporal_shapley is the reference itself (tests hold it to brute force). drop: "
+        "comprehensiveness, how far f(x) falls towards f(0) without the most important 1, 5, 10, 20 and 50 % of the "
+        "timesteps (higher is better); area: that under the curve while timesteps are deleted, the most important "
+        "first (lower is better); both as shares of the mean |f(x) - f(0)|, measured by gatelens's metrics from "
+        "everyone's arrays. evaluations: sequences the model was asked for, forwards and backwards, to explain one. "
+        "s: medians of up to three runs in turn, one thread, first calls not counted. MB: by how much the peak of a "
+        "process of its own rises above what it holds after a small explanation. How many sequences the model takes "
+        "at once is tried first on the model itself, 32 to 512, and given to all who let one choose. Cut: a cell "
+        f"of which more than {limit:g} s are expected is not run; (about n) are the seconds expected, from a smaller "
+        f"cell by timesteps, sequences and evaluations. The run may take {minutes:g} minutes."
+    )
 
 
 def where() -> str:
@@ -288,17 +305,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--quick", action="store_true", help="20 timesteps alone, one round, at most 2 s a run")
     parser.add_argument("--page", type=Path, help="where to write; docs/benchmarks.md, or nowhere with --quick")
     parser.add_argument("--cache", type=Path, default=CACHE, help="folder of the trained model")
-    parser.add_argument("--limit", type=float, default=30.0, help="most seconds of a run")
-    parser.add_argument("--memory", nargs="+", help=argparse.SUPPRESS)
+    parser.add_argument("--limit", type=float, default=8.0, help="most seconds that a run may be expected to take")
+    parser.add_argument("--minutes", type=float, default=12.0, help="most minutes of everything")
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    if given.memory:
-        title, steps, *batches = given.memory
-        _memory_here(title, int(steps), [int(batch) for batch in batches], given.cache)
-        return
-    quick = {"steps_of": STEPS[:1], "batches": BATCHES, "limit": 2.0, "rounds": 1}
-    whole = {"steps_of": STEPS, "batches": BATCHES, "limit": given.limit, "rounds": ROUNDS}
-    lines = tables(given.cache, **(quick if given.quick else whole))
+    size: dict[str, Any] = {"steps_of": STEPS, "limit": given.limit, "rounds": ROUNDS}
+    if given.quick:
+        size = {"steps_of": STEPS[:1], "limit": min(2.0, given.limit), "rounds": 1}
+    lines = tables(given.cache, batches=BATCHES, minutes=given.minutes, **size)
     page = given.page or (None if given.quick else PAGE)
     if page is not None:
         write_part(page, "python benchmarks/peers.py", lines)

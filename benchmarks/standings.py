@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass
 
 from pages import Row
@@ -15,6 +16,15 @@ PUBLISHED = (
     ("occlusion", "0.870 / 0.817", ("gatelens occlusion", "captum FeatureAblation")),
 )
 
+# Contenders of gatelens that are a peer's formula, on an LSTM, and whose; random ones are left out.
+SAME_FORMULA = {
+    "gatelens saliency at the baseline, times input": "shap DeepExplainer",
+    "gatelens integrated_gradients": "captum IntegratedGradients",
+    "gatelens saliency": "captum Saliency",
+    "gatelens occlusion": "captum FeatureAblation",
+}
+WORDS = {"ahead": "of ", "level": "with ", "behind": ""}
+
 
 @dataclass(frozen=True)
 class Result:
@@ -23,6 +33,7 @@ class Result:
     Attributes:
         values: Metric -> (N,), a number a sequence; empty where it failed.
         correlation: Of signed attributions with the graded truth, over the true cells of all sequences; or None.
+        chance: The largest size of a random attribution's correlation, of several draws.
         pooled: AUROC and AUPRC over all sequences' cells together, each sequence scaled to 0 .. 1, as published.
         seconds: What all its explanations took.
         failure: Why there are no values.
@@ -33,6 +44,7 @@ class Result:
     pooled: tuple[float, float] | None = None
     seconds: float = 0.0
     failure: str = ""
+    chance: float = 0.0
 
 
 def table(found: dict[str, Result]) -> list[Row]:
@@ -58,16 +70,23 @@ def table(found: dict[str, Result]) -> list[Row]:
     return rows
 
 
-def best(found: dict[str, Result], metric: str, *, own: bool) -> str | None:
+def best(found: dict[str, Result], metric: str, *, own: bool, without: Container[str] = ("random",)) -> str | None:
     """Return the title of gatelens's best, or of the peers' best."""
     titles = [
         title for title, result in found.items()
-        if result.values and title != "random" and title.startswith("gatelens") == own
+        if result.values and title not in without and title.startswith("gatelens") == own
     ]  # fmt: skip
     return max(titles, key=lambda title: found[title].values[metric].mean(), default=None)
 
 
-WORDS = {"ahead": "of ", "level": "with ", "behind": ""}
+def stands(found: dict[str, Result], metric: str, own: str, peer: str) -> tuple[str, Mean]:
+    """Return how gatelens's explainer stands beside a peer's, and the mean difference.
+
+    What is a peer's formula under gatelens's name is never ahead of the peers: it is level with its own source, which
+    a rounding or a failure of that source does not change.
+    """
+    word, difference = compared(found[own].values[metric], found[peer].values[metric])
+    return ("level" if word == "ahead" and own in SAME_FORMULA else word), difference
 
 
 def verdicts(found: dict[str, Result]) -> list[str]:
@@ -77,22 +96,42 @@ def verdicts(found: dict[str, Result]) -> list[str]:
         own, peer = best(found, metric, own=True), best(found, metric, own=False)
         if own is None or peer is None:
             continue
-        word, difference = compared(found[own].values[metric], found[peer].values[metric])
-        lines.append(
+        word, difference = stands(found, metric, own, peer)
+        line = (
             f"{metric}: the best of gatelens ({own.removeprefix('gatelens ')}) is **{word}** "
             f"{WORDS[word]}the best peer ({peer}): difference {difference}."
         )
-    good = max(
-        (title for title, result in found.items() if result.values and title != "random"),
-        key=lambda title: found[title].values["AUPRC"].mean(), default=None,
-    )  # fmt: skip
-    if good is not None and found.get("random", Result({})).values:
-        blind = [
-            metric for metric in METRICS
-            if compared(found[good].values[metric], found["random"].values[metric])[0] != "ahead"
-        ]  # fmt: skip
-        if blind:
-            lines.append(f"{' and '.join(blind)} cannot tell {good}, the best by AUPRC, from random here.")
+        if own in SAME_FORMULA:
+            line += f" It is the formula of {SAME_FORMULA[own]}: no lead."
+            other = best(found, metric, own=True, without=SAME_FORMULA)
+            if other is not None:
+                word, difference = stands(found, metric, other, peer)
+                line += f" The next of gatelens ({other.removeprefix('gatelens ')}) is **{word}**: {difference}."
+        lines.append(line)
+    return lines + beside_random(found)
+
+
+def beside_random(found: dict[str, Result]) -> list[str]:
+    """Return the scores of the best by AUPRC beside those of random attributions, and which of them tell nothing."""
+    random = found.get("random", Result({}))
+    titles = [title for title, result in found.items() if result.values and title != "random"]
+    if not titles or not random.values:
+        return []
+    good = max(titles, key=lambda title: found[title].values["AUPRC"].mean())
+    names, blind = [], []
+    for metric in METRICS:
+        one, chance = found[good].values[metric], random.values[metric]
+        names.append(f"{metric} {one.mean():.3f} ({chance.mean():.3f})")
+        if compared(one, chance)[0] != "ahead":
+            blind.append(metric)
+    correlation = found[good].correlation
+    if correlation is not None:
+        names.append(f"Spearman {correlation:.3f} (at most {random.chance:.3f})")
+        if correlation <= random.chance:
+            blind.append("Spearman")
+    lines = [f"{good}, the best by AUPRC, and (random attributions): {', '.join(names)}."]
+    if blind:
+        lines.append(f"{' and '.join(blind)} cannot tell {good}, the best by AUPRC, from random here.")
     return lines
 
 
@@ -118,5 +157,13 @@ def summary_of(found: dict[str, Result]) -> Row:
             continue
         first, second = found[own].values[metric], found[peer].values[metric]
         cells += [f"{first.mean():.3f} ({own.removeprefix('gatelens ')})", f"{second.mean():.3f} ({peer})"]
-        words.append(compared(first, second)[0])
+        words.append(stands(found, metric, own, peer)[0] + (", same formula" if own in SAME_FORMULA else ""))
     return [*cells, " / ".join(words)]
+
+
+def not_level(summary: list[Row]) -> str:
+    """Return where the best of gatelens is behind the best peer, from a summary's rows without their head."""
+    behind = [f"{row[0]} ({row[-1]})" for row in summary if "behind" in row[-1]]
+    if not behind:
+        return "Nowhere is the best of gatelens behind the best peer."
+    return f"The best of gatelens is behind the best peer, by AUROC / AUPRC, on: {'; '.join(behind)}."

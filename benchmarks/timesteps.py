@@ -21,13 +21,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 
-def game(model: nn.Module, row: Tensor) -> Callable[[NDArray[Any]], NDArray[Any]]:
+def game(model: nn.Module, row: Tensor, setting: Setting) -> Callable[[NDArray[Any]], NDArray[Any]]:
     """Return the value of coalitions of timesteps, (N, T) -> (N,), of a sequence (1, T, D): the others are 0."""
 
     def value(coalitions: NDArray[Any]) -> NDArray[Any]:
         on = torch.as_tensor(np.asarray(coalitions) == 1)[..., None]
         with torch.no_grad():
-            parts = [model(torch.where(part, row, 0.0)) for part in on.split(512)]
+            parts = [model(torch.where(part, row, 0.0)) for part in on.split(setting.rows)]
         return torch.cat(parts)[:, 0].double().numpy()  # type: ignore[no-any-return]
 
     return value
@@ -58,7 +58,7 @@ def _shap_kernel(model: nn.Module, row: Tensor, setting: Setting) -> NDArray[Any
 
     steps = row.shape[1]
     np.random.seed(setting.seed)  # noqa: NPY002 - shap draws from the global generator
-    explainer = shap.KernelExplainer(game(model, row), np.zeros((1, steps)))
+    explainer = shap.KernelExplainer(game(model, row, setting), np.zeros((1, steps)))
     return np.asarray(
         explainer.shap_values(np.ones((1, steps)), nsamples=setting.evaluations, l1_reg=False, silent=True)
     )
@@ -68,10 +68,10 @@ def _shapiq_kernel(model: nn.Module, row: Tensor, setting: Setting) -> NDArray[A
     import shapiq.approximator
 
     approximator = shapiq.approximator.KernelSHAP(row.shape[1], pairing_trick=True, random_state=setting.seed)
-    return np.asarray(approximator.approximate(setting.evaluations, game(model, row)).get_n_order_values(1))
+    return np.asarray(approximator.approximate(setting.evaluations, game(model, row, setting)).get_n_order_values(1))
 
 
-def _of_timesteps(name: str, **options: Any) -> Call:
+def _of_timesteps(name: str) -> Call:
     """Return the call of a method of captum that takes a mask of what belongs together: a timestep."""
 
     def call(model: nn.Module, inputs: Tensor, setting: Setting) -> NDArray[Any]:
@@ -79,17 +79,23 @@ def _of_timesteps(name: str, **options: Any) -> Call:
 
         steps = inputs.shape[1]
         mask = torch.arange(steps)[None, :, None].repeat(1, 1, inputs.shape[2])
-        given = dict(options)
+        alone = name == "KernelShap"  # as captum's page has it: sequences do not share a surrogate
+        given = {"perturbations_per_eval": max(1, setting.rows // (1 if alone else len(inputs)))}
         if name == "ShapleyValueSampling":
             given["n_samples"] = max(1, setting.evaluations // steps)
-        elif name == "KernelShap":
+        elif alone:
             given["n_samples"] = setting.evaluations
         method = getattr(captum.attr, name)(model)
-        parts = inputs.split(1) if name == "KernelShap" else (inputs,)
+        parts = inputs.split(1) if alone else (inputs,)
         found = [method.attribute(part.clone(), baselines=0.0, target=0, feature_mask=mask, **given) for part in parts]
         return torch.cat(found).detach().numpy() / inputs.shape[2]
 
     return call
+
+
+def _captum_integrated(model: nn.Module, inputs: Tensor, setting: Setting) -> NDArray[Any]:
+    method = by_captum("IntegratedGradients", n_steps=50, internal_batch_size=setting.gradient_rows)
+    return method.call(model, inputs, setting)
 
 
 def _samples(setting: Setting) -> dict[str, Any]:
@@ -105,11 +111,11 @@ CONTENDERS = (
     ours("occlusion"),
     ours("lime", _samples),
     by_captum("DeepLift"),
-    by_captum("IntegratedGradients", n_steps=50, internal_batch_size=512),
+    Contender("captum", "IntegratedGradients", _captum_integrated),
     by_captum("GradientShap", n_samples=50),
-    Contender("captum", "FeatureAblation", _of_timesteps("FeatureAblation", perturbations_per_eval=16)),
-    Contender("captum", "ShapleyValueSampling", _of_timesteps("ShapleyValueSampling", perturbations_per_eval=16)),
-    Contender("captum", "KernelShap", _of_timesteps("KernelShap", perturbations_per_eval=512)),
+    Contender("captum", "FeatureAblation", _of_timesteps("FeatureAblation")),
+    Contender("captum", "ShapleyValueSampling", _of_timesteps("ShapleyValueSampling")),
+    Contender("captum", "KernelShap", _of_timesteps("KernelShap")),
     by_shap("DeepExplainer"),
     by_shap("GradientExplainer"),
     Contender("shap", "KernelExplainer", by_timestep(_shap_kernel)),

@@ -271,6 +271,20 @@ def test_stages_by_hand():
         assert changed == expected
 
 
+@pytest.mark.parametrize("metric", [Randomisation(), IndependentRandomisation()], ids=lambda metric: metric.name)
+def test_randomisation_by_hand(metric):
+    """It is the mean size of the rank correlations with the explanations of the drawn models, stage by stage."""
+    from scipy.stats import spearmanr
+
+    model, inputs = lstm(hidden_sizes=(6,)), sequences(1, 10, 3)
+    found = DeepLIFT(model).explain(inputs)
+    expected = []
+    for _, drawn in metric._models(Predictions(model, {"it": found})):
+        expected.append(spearmanr(found.timesteps[0], DeepLIFT(drawn.module).explain(inputs).timesteps[0]).statistic)
+    assert len(expected) == 2
+    np.testing.assert_allclose(metric(model, found).values, np.abs(expected).mean(), atol=1e-9)
+
+
 def test_drawn_weights_keep_their_scale():
     """The root mean square of a large tensor is about its own, and zeros stay."""
     torch.manual_seed(0)

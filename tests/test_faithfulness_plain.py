@@ -84,6 +84,18 @@ def test_cost_is_that_of_the_explanation():
     assert Evaluations()(model, random_reference(found)).mean == 0
 
 
+def test_cost_by_hand():
+    """12 evaluations forwards and 4 backwards in 2 seconds, for four samples; asking for more is worse."""
+    model, found = linear([[3.0], [1.0]], batch=4)
+    told = with_values(found, found.values, forward_evaluations=12, backward_evaluations=4, seconds=2.0)
+    np.testing.assert_array_equal(Evaluations()(model, told).values, np.full(4, 4.0))
+    np.testing.assert_array_equal(Seconds()(model, told).values, np.full(4, 0.5))
+    dear = with_values(found, found.values, forward_evaluations=120, backward_evaluations=40, seconds=20.0)
+    for metric in (Evaluations(), Seconds()):
+        assert metric.direction == "lower"
+        assert metric(model, dear).mean > metric(model, told).mean
+
+
 # -- agreement -------------------------------------------------------------------------------------------------------
 
 

@@ -17,7 +17,17 @@ def programs():
     sys.path.insert(0, str(ROOT / "benchmarks"))
     yield {
         name: importlib.import_module(name)
-        for name in ("tasks", "learning", "scoring", "ground_truth", "standings", "contenders", "parts")
+        for name in (
+            "tasks",
+            "learning",
+            "scoring",
+            "ground_truth",
+            "standings",
+            "contenders",
+            "parts",
+            "growth",
+            "peers",
+        )
     }
     sys.path.remove(str(ROOT / "benchmarks"))
 
@@ -270,7 +280,100 @@ def test_verdicts(programs):
     lines = ground_truth.verdicts(found)
     assert "**behind**" in lines[0]
     assert "**level**" in lines[1]
-    assert "AUR cannot tell" in lines[2]
+    for metric in names:  # the best by AUPRC, and random in brackets
+        assert f"{metric} " in lines[2]
+    assert f"({found['random'].values['AUR'].mean():.3f})" in lines[2]
+    assert "AUR cannot tell" in lines[3]
+
+
+def test_a_rank_correlation_that_random_reaches_is_named(programs):
+    """Spearman stands beside the largest of random attributions, and is named where the best is not above it."""
+    result, rng = programs["standings"].Result, np.random.default_rng(0)
+    values = {name: rng.normal(0.9, 0.02, 30) for name in programs["scoring"].METRICS}
+    chance = {name: each - 0.5 for name, each in values.items()}
+    for correlation, named in ((0.8, False), (0.1, True), (-0.8, True)):
+        found = {"peer b": result(values, correlation), "random": result(chance, 0.0, chance=0.2)}
+        lines = programs["standings"].beside_random(found)
+        assert f"Spearman {correlation:.3f} (at most 0.200)" in lines[0]
+        assert any("Spearman cannot tell" in line for line in lines) == named
+
+
+def test_a_peers_formula_is_no_lead(programs):
+    """What a peer computes too is level at most, even where rounding is in its favour, and the next one is told."""
+    standings, rng = programs["standings"], np.random.default_rng(0)
+    names = programs["scoring"].METRICS
+    base = {name: rng.normal(0.8, 0.02, 30) for name in names}
+
+    def moved(by):
+        return standings.Result({name: base[name] + by for name in names})
+
+    own = "gatelens saliency at the baseline, times input"
+    found = {own: moved(1e-6), "gatelens deeplift": moved(-0.1), "shap DeepExplainer": moved(0.0)}
+    for line in standings.verdicts(found):
+        assert "**level**" in line
+        assert "the formula of shap DeepExplainer: no lead" in line
+        assert "deeplift) is **behind**" in line
+    assert "level, same formula" in standings.summary_of(found)[-1]
+    row = ["A task", *standings.summary_of({"gatelens deeplift": moved(-0.1), "shap DeepExplainer": moved(0.0)})]
+    assert "A task (behind / behind)" in standings.not_level([row])
+    assert "Nowhere" in standings.not_level([["A task", "", "level / ahead"]])
+
+
+def test_growth_is_set_against_the_promise(programs):
+    """Seconds as promised agree; an exponent more than 0.3 off is bold, and faster growth is named."""
+    growth = programs["growth"]
+    assert growth.exponent([3.0, 12.0, 48.0]) == pytest.approx(2)
+    assert growth.promised("deeplift", "T") == pytest.approx(1)
+    assert growth.promised("occlusion", "T") == pytest.approx(2)
+    assert growth.promised("kernel_shap", "B") == pytest.approx(1)
+    assert 1 < growth.promised("lrp", "H") < 2
+    assert 0 < growth.promised("lrp", "D") < 0.5
+    linear, square = ([(size**power, 1.0) for size in growth.STEPS] for power in (1, 2))
+    assert "**" not in growth.told("deeplift", "T", linear)
+    assert "**promised 1.0, found 2.00**" in growth.told("deeplift", "T", square)
+    lines = growth.disagreements({("deeplift", "T"): square, ("occlusion", "T"): linear})
+    assert "Faster than promised, by more than 0.3: deeplift in T (+1.00)." in lines[0]
+    assert lines[1].startswith("- 1 exponents are that much lower")
+
+
+def test_peers_are_judged_by_their_arrays(programs):
+    """An array of DeepLIFT's, measured as a peer's, gets what `measure` says of its result; the opposite is worse."""
+    import torch
+
+    from gatelens.explainers import DeepLIFT
+    from gatelens.explainers.metrics import measure
+    from gatelens.models import LSTMConfig, LSTMModel
+
+    torch.manual_seed(0)
+    model = LSTMModel(LSTMConfig(input_size=3, hidden_sizes=(8,))).eval()
+    inputs = torch.randn(3, 12, 3)
+    found = DeepLIFT(model).explain(inputs)
+    arrays = {"own": found.values.astype(float), "opposite": -found.values.astype(float)}
+    told = programs["peers"].faithfulness(programs["peers"].Models(model, model), arrays, inputs)
+    expected = measure(model, found, ("comprehensiveness", "deletion"))
+    scale = np.abs(found.prediction - found.baseline_prediction).mean()
+    for metric in ("comprehensiveness", "deletion"):
+        assert told["own"][metric] == pytest.approx(expected.scores(metric).mean / scale)
+    assert told["opposite"]["comprehensiveness"] < told["own"]["comprehensiveness"]
+    assert told["opposite"]["deletion"] > told["own"]["deletion"]
+    chance = programs["peers"].random_told({**told, "random": told["own"]})
+    assert "drop cannot tell anyone from it here" in chance
+
+
+def test_what_takes_too_long_is_not_run(programs):
+    """Seconds are expected in proportion to sequences, timesteps and evaluations; beyond the limit they are told."""
+    clock = programs["peers"].Clock(limit=5.0, until=float("inf"))
+    assert clock.refusal("a", 20, 1) == ""
+    clock.asked["a", 20] = 100
+    clock.note("a", 20, 1, 0.1)
+    assert clock.expected("a", 20, 64) == pytest.approx(6.4)
+    assert clock.refusal("a", 20, 64) == "(about 6)"
+    clock.note("a", 20, 64, 0.5)  # together they were faster
+    assert clock.expected("a", 100, 64) == pytest.approx(2.5)
+    clock.asked["a", 100] = 300
+    assert clock.expected("a", 100, 64) == pytest.approx(7.5)
+    clock.until = 0
+    assert clock.refusal("a", 20, 1) == "out of time"
 
 
 def test_a_part_is_replaced_whole(programs, tmp_path):
