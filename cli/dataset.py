@@ -51,8 +51,11 @@ def explain_into_store(
     **options: Any,
 ) -> None:
     """Explain all sequences of a source, a store for each method; tell of progress as it goes."""
+    from ..explainers import get
     from ..explainers.dataset import explain_dataset
 
+    for name in methods:  # the last one's mistake is told before the first one's hours
+        get(name)(model, output=explained_output(model, output), seed=seed)
     for name in methods:
         path = out if len(methods) == 1 else out.with_name(f"{out.stem}.{name}{out.suffix}")
         run = explain_dataset(
@@ -106,7 +109,7 @@ def _tell(run: DatasetRun, *, json_lines: bool) -> None:
     here = run.samples - run.before
     kept = f", {run.before:,} of them by an earlier run" if run.before and here else ""
     if run.before and not here:
-        say(f"nothing left to do: all {run.samples:,} samples were explained before")
+        say(f"nothing left to do: all {run.samples:,} samples were done before")
     else:
         say(f"explained {run.explained:,} of {run.samples:,} samples in {run.seconds:.1f} s{kept}")
     for row in failed.head(NAMED_FAILURES).itertuples():

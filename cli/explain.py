@@ -93,6 +93,12 @@ def explain(
         raise InvalidInputError(
             f"--out is {out}; expected a name that ends in .nc, e.g. attribution.nc, or in .zarr for a whole dataset."
         )
+    if out is None or out.suffix != ".zarr":
+        given = {
+            "--workers": workers is not None, "--scheduler": scheduler is not None, "--device": device is not None,
+            "--overwrite": overwrite,
+        }  # fmt: skip
+        _refuse_without_store([name for name, is_given in given.items() if is_given], input)
     loaded = read_model(model, task=task, pooling=pooling)
     if out is not None and out.suffix == ".zarr":
         if input is None or text or end is not None:
@@ -125,6 +131,16 @@ def explain(
         _print(name, attribution)
     for written in files.values():
         say(f"wrote {written}")
+
+
+def _refuse_without_store(given: list[str], path: Path | None) -> None:
+    """Refuse options and sources that only a store is made of."""
+    from ..models import InvalidInputError
+
+    if given:
+        raise InvalidInputError(f"{', '.join(given)} goes with --out NAME.zarr only; add that, or leave it out.")
+    if path is not None and (path.is_dir() or path.suffix.lower() in (".zarr", ".nc", ".npz", ".npy")):
+        raise InvalidInputError(f"--input is {path}, which is no table; explain it with --out NAME.zarr, into a store.")
 
 
 def _as_json(attribution: Attribution, path: str | None) -> dict[str, Any]:

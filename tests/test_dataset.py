@@ -168,6 +168,102 @@ def test_gates_of_each_unit_on_request(model, tmp_path) -> None:
     np.testing.assert_allclose(summed, expected.sum("unit").expand_dims("unit", axis=4), rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.usefixtures("small_chunks")
+def test_a_target_for_each_sample_is_cut_by_chunk(model, tmp_path) -> None:
+    """One output a sample, or one timestep, gives what a single call gives; another count is refused."""
+    inputs, lengths = numbers(40), lengths_of(40)
+    each = np.arange(40) % 3
+    torch.manual_seed(0)
+    steps = LSTMModel(LSTMConfig(input_size=FEATURES, hidden_sizes=(4,), output_size=3, task="multiclass",
+                                 pooling="none"))  # fmt: skip
+    cases = [
+        (model, each), (model, each.tolist()), (model, torch.as_tensor(each)), (steps, (lengths - 1, each)),
+        (steps, (slice(None, lengths), each)),
+    ]  # fmt: skip
+    for place, (explained, target) in enumerate(cases):
+        call = {"method": "saliency", "out": tmp_path / f"{place}.zarr", "target": target, "lengths": lengths}
+        run = explain_dataset(explained, inputs, workers=1, **call)
+        expected = get("saliency")(explained).explain(inputs, target=target, lengths=lengths)
+        np.testing.assert_array_equal(run.open().dataset["target_output"], each)
+        np.testing.assert_allclose(run.open().values, expected.values, rtol=1e-5, atol=1e-7)
+        assert explain_dataset(explained, inputs, workers=1, **call).before == 40
+    with pytest.raises(
+        InvalidInputError, match=r"shape \(3,\); expected one number, or one for each of the 40 samples"
+    ):
+        explain_dataset(model, inputs, out=tmp_path / "a.zarr", target=[0, 1, 2], workers=1)
+
+
+def test_other_targets_of_the_same_samples_are_told_apart(model, tmp_path) -> None:
+    """Of two targets of many samples that differ in one, the second is refused, although both print alike."""
+    inputs = np.zeros((1500, 1, FEATURES), np.float32)
+    target = np.zeros(1500, int)
+    call = {"method": "saliency", "out": tmp_path / "a.zarr", "workers": 1}
+    explain_dataset(model, inputs, target=target, **call)
+    target[700] = 1
+    with pytest.raises(InvalidInputError, match="target: "):
+        explain_dataset(model, inputs, target=target, **call)
+
+
+@pytest.mark.usefixtures("small_chunks")
+def test_a_baseline_for_each_sample_is_refused(model, tmp_path) -> None:
+    """Chunks share a baseline: (D,) and (T, D) do, (B, T, D) does not."""
+    inputs = numbers(20)
+    for name, baseline in (("d", inputs[0, 0]), ("td", inputs[0])):
+        run = explain_dataset(model, inputs, method="deeplift", out=tmp_path / f"{name}.zarr", baseline=baseline,
+                              workers=1)  # fmt: skip
+        expected = get("deeplift")(model, baseline=baseline).explain(inputs)
+        np.testing.assert_allclose(run.open().values, expected.values, rtol=1e-5, atol=1e-7)
+    with pytest.raises(InvalidInputError, match=r"\(20, 9, 3\), a row for each sample .* share a baseline"):
+        explain_dataset(model, inputs, out=tmp_path / "a.zarr", baseline=inputs, workers=1)
+
+
+def test_standard_errors_of_exact_samples_are_zero(tmp_path, monkeypatch) -> None:
+    """Also of a chunk of short samples, which has none, before and after one of long samples, which has some."""
+    monkeypatch.setattr("gatelens.explainers.dataset.budget.MOST_SAMPLES_ONE_BY_ONE", 2)
+    torch.manual_seed(0)
+    model = LSTMModel(LSTMConfig(input_size=FEATURES, hidden_sizes=(4,)))
+    inputs = np.random.default_rng(0).standard_normal((6, 24, FEATURES)).astype(np.float32)
+    call = {"lengths": np.array([3, 2, 24, 4, 2, 3])}
+    options = {"evaluations": 200}
+    run = explain_dataset(model, inputs, method="temporal_shapley", out=tmp_path / "a.zarr", options=options,
+                          workers=1, **call)  # fmt: skip
+    found = run.open().std_error
+    assert store.AttributionStore(run.path).chunk == 2
+    assert found[2].max() > 0
+    np.testing.assert_array_equal(found[[0, 1, 3, 4, 5]], 0)
+
+
+def test_a_chunk_that_is_damaged_is_said(model, tmp_path) -> None:
+    """A file cut short is told when it is read, and never taken for numbers."""
+    for name in ("status", "input", "attribution"):
+        path = tmp_path / f"{name}.zarr"
+        explain_dataset(model, numbers(20), method="deeplift", out=path, workers=1)
+        if name == "input":  # the chunk is to be explained again
+            shutil.rmtree(path / "status" / "c")
+        file = min(file for file in (path / name / "c").rglob("*") if file.is_file())
+        file.write_bytes(file.read_bytes()[:-7])
+        read = pieces(path) if name == "attribution" else None
+        with pytest.raises(InvalidInputError, match=rf"{name}\.zarr is damaged"):
+            next(read) if read else explain_dataset(model, numbers(20), method="deeplift", out=path, workers=1)
+
+
+def test_a_store_is_not_made_in_the_folder_that_is_read(model, tmp_path) -> None:
+    """The next call would read the attributions as inputs."""
+    (tmp_path / "source").mkdir()
+    np.save(tmp_path / "source" / "x.npy", numbers(5))
+    with pytest.raises(InvalidInputError, match="outside of it"):
+        explain_dataset(model, tmp_path / "source", out=tmp_path / "source" / "a.zarr", workers=1)
+    assert [file.name for file in (tmp_path / "source").iterdir()] == ["x.npy"]
+
+
+def test_names_are_those_of_an_attribution(model, tmp_path) -> None:
+    """NUL, which netCDF cannot hold, and lone surrogates are replaced, as `explain` does."""
+    data = SequenceData(numbers(3), np.full(3, STEPS), ("a\0b", "\udc80", "\n"), None, np.arange(3))
+    run = explain_dataset(model, data, method="deeplift", out=tmp_path / "a.zarr", workers=1)
+    assert run.open().sample_names == get("deeplift")(model).explain(data).sample_names
+    run.open().save(tmp_path / "a.nc")
+
+
 # -- samples that fail -------------------------------------------------------------------------------------------------
 
 
@@ -457,6 +553,12 @@ def test_plain_functions_are_explained(tmp_path) -> None:
         ({"workers": 0}, "workers is 0"),
         ({"workers": True}, "workers is True"),
         ({"gates": "all"}, "known: sum, units"),
+        ({"windows": "some"}, "windows is 'some'"),
+        ({"stride": 0}, "stride is 0"),
+        ({"options": ["steps"]}, "options is a list"),
+        ({"memory": float("inf")}, 'such as "2GiB"'),
+        ({"out": "a\0.zarr"}, "ends in .zarr"),
+        ({"out": "a" * 300 + ".zarr"}, "too long"),
         ({"method": "deeplifts"}, "Did you mean 'deeplift'"),
         ({"options": {"step": 3}}, "options of integrated_gradients do not fit"),
         ({"source": np.zeros((3, STEPS, 7), np.float32)}, "3"),

@@ -48,7 +48,7 @@ def shared_out(memory: int | str, workers: int | None, *, elsewhere: bool) -> tu
 
     try:
         total = parse_bytes(memory) if isinstance(memory, str) else int(memory)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         raise InvalidInputError(f'memory is {memory!r}; expected an amount such as "2GiB" or "500MB".') from None
     count = 1 if elsewhere else workers or max(1, min(cores(), total // USUAL_BYTES))
     if total // count < LEAST_BYTES:

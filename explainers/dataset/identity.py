@@ -46,8 +46,12 @@ def _text(value: Any) -> str:
         return "{" + ", ".join(f"{name}: {_text(item)}" for name, item in sorted(value.items())) + "}"
     if isinstance(value, (list, tuple)):
         return "(" + ", ".join(_text(item) for item in value) + ")"
+    if isinstance(value, slice):
+        return f"slice{_text((value.start, value.stop, value.step))}"
     if isinstance(value, torch.Tensor):
         value = value.detach().cpu().numpy()
+    elif hasattr(value, "__array__") and not isinstance(value, np.generic):  # its repr may leave out most of it
+        value = np.asarray(value)
     if isinstance(value, np.ndarray):
         return f"{value.dtype} {value.shape} {_digest(np.ascontiguousarray(value).tobytes())}"
     if isinstance(value, Explainer):

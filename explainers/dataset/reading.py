@@ -65,7 +65,11 @@ def pieces(path: str | Path) -> Iterator[Attribution]:
     for index in range(store.chunks):
         count = int(explained[store.rows(index)].sum())
         if count:
-            yield Attribution(whole.dataset.isel(sample=slice(begin, begin + count)).load())
+            try:
+                piece = whole.dataset.isel(sample=slice(begin, begin + count)).load()
+            except (ValueError, RuntimeError) as error:  # as codecs tell of damaged bytes
+                raise InvalidInputError(f"{store.path} is damaged: chunk {index} cannot be read ({error}).") from None
+            yield Attribution(piece)
         begin += count
 
 

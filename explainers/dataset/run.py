@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import Any, get_args
 
 import numpy as np
 
@@ -18,8 +18,9 @@ from ...models import GatelensError, InvalidInputError, InvalidTypeError
 from ...models.config import Task
 from ...models.errors import nearest_name
 from ...models.predictor import Output
+from ...models.sequence_data import Windows
 from ..attribution import Attribution
-from ..base import as_predictor
+from ..base import as_predictor, check_positive
 from ..registry import make_explainer
 from .budget import budget_of, shared_out
 from .cluster import check_workers, client_at, local_client, on_workers
@@ -29,10 +30,17 @@ from .reading import open_store
 from .source import Source, open_source
 from .staging import digest_of
 from .store import EXPLAINED, FAILED, AttributionStore, locked
-from .work import Done, Found, GateDetail, Job, Worker, check_device, explain_block
-
-if TYPE_CHECKING:
-    from ...models.sequence_data import Windows
+from .work import (
+    Done,
+    Found,
+    GateDetail,
+    Job,
+    Worker,
+    check_baseline,
+    check_device,
+    checked_target,
+    explain_block,
+)
 
 PROBED = 8  # samples that are tried, until one can be explained, before a store is made
 
@@ -105,7 +113,7 @@ def explain_dataset(
             numbers.
         method: Name of an explainer.
         out: The store's folder, "NAME.zarr".
-        target: See `Explainer.explain`; None: each sample's own predicted class.
+        target: See `Explainer.explain`; None: each sample's own predicted class; (N,) ints: one a sample.
         memory: Budget for what is held of the data, beyond the libraries, "2GiB" or bytes: of all workers on this
             machine together, or with a scheduler of each worker.
         scheduler: Address of a dask scheduler whose workers see `out`; None: worker processes on this machine.
@@ -113,7 +121,7 @@ def explain_dataset(
             or no more than one chunk: in this process, with the threads that torch is set to.
         device: Where the model is taken to, e.g. "cuda" (then `workers` is 1); None: it stays.
         options: Of the method.
-        baseline: See `Explainer`.
+        baseline: See `Explainer`; all samples share it, so not (B, T, D).
         output: "logit" or "probability".
         task: What a foreign model's scores are.
         seed: For everything random; each sample draws as if it were alone.
@@ -139,8 +147,12 @@ def explain_dataset(
     started = time.perf_counter()
     path = _checked_path(out)
     check_workers(workers)
-    if gates not in get_args(GateDetail):
-        raise InvalidInputError(f"gates is {gates!r}; {nearest_name(str(gates), get_args(GateDetail))}")
+    for called, chosen, known in (("gates", gates, get_args(GateDetail)), ("windows", windows, get_args(Windows))):
+        if chosen not in known:
+            raise InvalidInputError(f"{called} is {chosen!r}; {nearest_name(str(chosen), known)}")
+    check_positive("stride", stride)
+    if not isinstance(options, (Mapping, type(None))):
+        raise InvalidTypeError(f"options is a {type(options).__name__}; expected a dict, e.g. {{'steps': 50}}.")
     predictor = as_predictor(model, output=output, task=task)
     given = {"baseline": baseline, "seed": seed, **(options or {})}
     explainer = make_explainer(method, predictor, given)
@@ -153,7 +165,9 @@ def explain_dataset(
         source, predictor.data, tokens=predictor.reads_tokens, features=config.input_size if config else None,
         lengths=lengths, **reading,
     )  # fmt: skip
-    job = Job(explainer, path, target, gates, device)
+    _refuse_inside(path, source)
+    check_baseline(explainer.baseline, sequences.steps, sequences.features)
+    job = Job(explainer, path, checked_target(target, sequences.count), gates, device)
     identity = identity_of(job, sequences, {**reading, "lengths": lengths})
     count, bytes_each = shared_out(memory, workers, elsewhere=scheduler is not None)
     with locked(path):
@@ -205,7 +219,7 @@ def _in_this_process(job: Job, chunks: Sequence[int]) -> Iterator[Done]:
             block = upcoming.result()
             if place + 1 < len(chunks):
                 upcoming = reader.submit(worker.read, chunks[place + 1])
-            found: Found = worker.explain(block)
+            found: Found = worker.explain(block, index)
             if written is not None:
                 yield written.result()
             written = writer.submit(worker.write, index, found)
@@ -273,11 +287,13 @@ def _probe(job: Job, sequences: Source) -> tuple[Attribution, Attribution]:
             single = replace(
                 block, inputs=inputs[one], lengths=block.lengths[one], names=block.names[one], times=None
             )  # fmt: skip
-            found = explain_block(replace(job, gates="units", device=None), single)
+            found = explain_block(replace(job, gates="units", device=None), single, tried)
             if found.parts:
                 whole = found.parts[0][1]
                 summed = (
-                    explain_block(replace(job, device=None), single).parts[0][1] if whole.gates is not None else whole
+                    explain_block(replace(job, device=None), single, tried).parts[0][1]
+                    if whole.gates is not None
+                    else whole
                 )
                 return summed, whole
             reason = reason or found.failures[0]
@@ -294,8 +310,20 @@ def _checked_path(out: str | Path) -> Path:
         path = Path(out)
     except TypeError:
         raise InvalidTypeError(f"out is a {type(out).__name__}; expected a folder's name, e.g. a.zarr.") from None
-    if path.suffix != ".zarr":
+    if path.suffix != ".zarr" or "\0" in str(path):
         raise InvalidInputError(f"out is {path}; expected a name that ends in .zarr, e.g. attributions.zarr.")
-    if path.exists() and not path.is_dir():
-        raise InvalidInputError(f"{path} is a file; a store is a folder. Choose another name.")
+    try:
+        if path.exists() and not path.is_dir():
+            raise InvalidInputError(f"{path} is a file; a store is a folder. Choose another name.")
+    except OSError as error:  # too long a name, or a folder that may not be looked into
+        raise InvalidInputError(f"out cannot be {path}: {error.strerror}. Choose another name.") from None
     return path.absolute()
+
+
+def _refuse_inside(path: Path, source: Any) -> None:
+    """Refuse a store in the folder that is read: the next call would take it for more of the sequences."""
+    if isinstance(source, (str, Path)) and Path(source).resolve() in path.resolve().parents:
+        raise InvalidInputError(
+            f"out is {path}, in the folder {source} that is read; a later call would read it, too. Choose a place "
+            "outside of it."
+        )

@@ -63,7 +63,8 @@ class AttributionStore:
         try:
             self.group = zarr.open_group(path, mode="r+" if writable else "r")
             attrs: dict[str, Any] = self.group.attrs.asdict()
-            refuse_pickles(path, dict(self.group.arrays()))
+            self.arrays = dict(self.group.arrays())
+            refuse_pickles(path, self.arrays)
         except InvalidInputError:
             raise
         except Exception as error:  # noqa: BLE001 - whatever zarr makes of a stranger's folder
@@ -90,13 +91,14 @@ class AttributionStore:
         return math.ceil(self.samples / self.chunk)
 
     def array(self, name: str) -> zarr.Array[Any]:
-        """Return one array of the group."""
-        import zarr
+        """Return one array.
 
-        found = self.group[name]
-        if not isinstance(found, zarr.Array):
-            raise InvalidInputError(f"{self.path} holds {name!r} as a group; expected an array. The store is damaged.")
-        return found
+        Raises:
+            InvalidInputError: There is none; the store is damaged.
+        """
+        if name not in self.arrays:
+            raise InvalidInputError(f"{self.path} has no array {name!r}; the store is damaged.")
+        return self.arrays[name]
 
     # -- making ------------------------------------------------------------------------------------------------------
 
@@ -159,7 +161,7 @@ class AttributionStore:
 
     def status(self) -> NDArray[np.int8]:
         """Return (N,): 0 not yet explained, 1 explained, 2 failed."""
-        return np.asarray(self.array("status")[:])
+        return self._read("status", slice(None))
 
     def waiting(self) -> list[int]:
         """Return the chunks that are not written."""
@@ -169,12 +171,22 @@ class AttributionStore:
     def inputs(self, index: int) -> Block:
         """Return the sequences of a chunk."""
         rows = self.rows(index)
-        times = np.asarray(self.array("timestamp")[rows]).view("datetime64[ns]") if "timestamp" in self.group else None
-        inputs = np.asarray(self.array("input")[rows])
+        times = self._read("timestamp", rows).view("datetime64[ns]") if "timestamp" in self.arrays else None
+        inputs = self._read("input", rows)
         if self.attrs["inputs"] == "tokens":
             inputs = inputs[..., 0].astype(np.int64)
-        names = tuple(str(name) for name in np.asarray(self.array("sample")[rows]))
-        return Block(inputs, np.asarray(self.array("length")[rows]), names, times)
+        names = tuple(str(name) for name in self._read("sample", rows))
+        return Block(inputs, self._read("length", rows), names, times)
+
+    def _read(self, name: str, rows: slice) -> NDArray[Any]:
+        array = self.array(name)
+        try:
+            return np.asarray(array[rows])
+        except (ValueError, RuntimeError) as error:  # as codecs tell of damaged bytes
+            raise InvalidInputError(
+                f"{self.path} is damaged: {name!r} cannot be read ({_first_line(error)}). Explain anew with "
+                "overwrite=True (--overwrite)."
+            ) from None
 
     def write(
         self, index: int, parts: Sequence[tuple[NDArray[np.int64], Attribution]], failures: Mapping[int, str],
@@ -193,8 +205,10 @@ class AttributionStore:
         names = {str(name) for _, part in parts for name in part.dataset.data_vars} - set(STAGED)
         for name in sorted(names):
             variables = [(places, part.dataset[name]) for places, part in parts if name in part.dataset]
-            if name not in self.group:  # a number that not every sample's explanation has
-                _create_like(self.group, name, variables[0][1], self.samples, self.chunk, self.array("input").dtype)
+            if name not in self.arrays:  # a number that not every sample's explanation has
+                precision = self.array("input").dtype
+                new = _create_like(self.group, name, variables[0][1], self.samples, self.chunk, precision)
+                self.arrays[name] = new
             array = self.array(name)
             if len(variables) == 1 and len(variables[0][0]) == size:
                 values = variables[0][1].to_numpy()
@@ -307,26 +321,31 @@ def _write_inputs(group: zarr.Group, source: Source, chunk: int) -> str:
 
 def _create_like(
     group: zarr.Group, name: str, variable: xr.DataArray, count: int, chunk: int, precision: np.dtype[Any]
-) -> None:
+) -> zarr.Array[Any]:
     """Make the array of a variable whose first dimension is the sample."""
     dtype = variable.dtype
     if name in CELLS and dtype.kind == "f":
         dtype = np.dtype(np.float64) if precision == np.float64 else np.dtype(np.float32)
     dims = tuple(str(dim) for dim in variable.dims)
-    _create(group, name, dims, (count, *variable.shape[1:]), chunk, dtype)
+    return _create(group, name, dims, (count, *variable.shape[1:]), chunk, dtype)
 
 
 def _create(
     group: zarr.Group, name: str, dims: tuple[str, ...], shape: tuple[int, ...], chunk: int, dtype: np.dtype[Any]
 ) -> zarr.Array[Any]:
-    """Make an array, filled with what stands for "not there": NaN, -1, NaT, "" (0 of status)."""
-    from zarr.codecs import BloscCodec, ZstdCodec
+    """Make an array, filled with what stands for "not there": NaN, -1, NaT, "" (0 of status).
+
+    Each chunk has a checksum: of one cut short, Blosc would read what lies behind it in memory.
+    """
+    from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
     from zarr.errors import ContainsArrayError
 
     attributes: dict[str, Any] = {}
     kind: Any = dtype
     fill: Any = np.nan if dtype.kind == "f" else False if dtype.kind == "b" else 0 if name == "status" else -1
-    compressor: Any = BloscCodec(cname="zstd", clevel=1, shuffle="shuffle")
+    if name == "std_error":  # where some samples have one, those of a chunk that has none are exact
+        fill = 0.0
+    compressor: Any = BloscCodec(cname="lz4", clevel=1, shuffle="bitshuffle")
     if dtype.kind in "OUT":
         kind, fill, compressor = str, "", ZstdCodec(level=1)
     elif dtype.kind == "M":
@@ -335,7 +354,7 @@ def _create(
     try:
         return group.create_array(
             name, shape=shape, chunks=(min(chunk, shape[0]), *shape[1:]), dtype=kind, fill_value=fill,
-            compressors=compressor, dimension_names=dims, attributes=attributes,
+            compressors=[compressor, Crc32cCodec()], dimension_names=dims, attributes=attributes,
         )  # fmt: skip
     except ContainsArrayError:  # another worker was first
         found: Any = group[name]
@@ -355,7 +374,8 @@ def _plain(value: Any) -> Any:
 
 
 def _storable(name: str) -> str:
-    return name.encode("utf-8", "replace").decode("utf-8")
+    """Return a name as an attribution has it."""
+    return name.replace("\0", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace").decode("utf-8")
 
 
 def _shown(value: Any) -> str:

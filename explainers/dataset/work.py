@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ...models import GatelensError, ModelError
+from ...models import GatelensError, InvalidInputError, ModelError
 from ...models.state import borrowed
 from ..attribution import Attribution
 from ..base import Explainer
@@ -30,7 +30,7 @@ class Job:
     Attributes:
         explainer: The method, with its model.
         path: The store's folder.
-        target: What is explained, as `Explainer.explain` takes it.
+        target: What is explained, as `Explainer.explain` takes it; with one entry a sample see `checked_target`.
         gates: "sum": of the attributions of gates the sum over units is kept; "units": each one.
         device: Where the model is taken to; None: it stays where it is.
     """
@@ -92,7 +92,7 @@ class Worker:
 
     def do(self, index: int) -> Done:
         """Read, explain and write a chunk."""
-        return self.write(index, self.explain(self.read(index)))
+        return self.write(index, self.explain(self.read(index), index))
 
     def read(self, index: int) -> Block:
         """Return the sequences of a chunk, on the way to a GPU already where there is one."""
@@ -100,9 +100,9 @@ class Worker:
         device = self.job.explainer.predictor.device
         return block if device.type != "cuda" else replace(block, inputs=_sent(block.inputs, device))
 
-    def explain(self, block: Block) -> Found:
-        """Explain the sequences of a chunk."""
-        return explain_block(self.job, block)
+    def explain(self, block: Block, index: int = 0) -> Found:
+        """Explain the sequences of a chunk; which one it is matters to a target with one entry a sample."""
+        return explain_block(self.job, block, self.store.rows(index).start)
 
     def write(self, index: int, found: Found) -> Done:
         """Write what was found."""
@@ -111,12 +111,12 @@ class Worker:
         return Done(index, explained, len(found.failures))
 
 
-def explain_block(job: Job, block: Block) -> Found:
-    """Explain sequences; those that cannot be are told with the reason."""
+def explain_block(job: Job, block: Block, first: int) -> Found:
+    """Explain sequences, the first of which is number `first`; those that cannot be are told with the reason."""
     started = time.perf_counter()
     failures = unusable(block)
     good = np.array([place for place in range(len(block.lengths)) if place not in failures], dtype=np.int64)
-    parts = [(places, _kept(part, job.gates)) for places, part in _explained(job, block, good, failures)]
+    parts = [(places, _kept(part, job.gates)) for places, part in _explained(job, block, good, failures, first)]
     forward, backward = (sum(int(part.attrs[name]) for _, part in parts) for name in COSTS[1:])
     return Found(parts, failures, Cost(time.perf_counter() - started, forward, backward))
 
@@ -141,7 +141,7 @@ def unusable(block: Block) -> dict[int, str]:
 
 
 def _explained(
-    job: Job, block: Block, places: NDArray[np.int64], failures: dict[int, str]
+    job: Job, block: Block, places: NDArray[np.int64], failures: dict[int, str], first: int
 ) -> list[tuple[NDArray[np.int64], Attribution]]:
     """Explain some sequences at once; if that fails, halves of them, until those that fail stand alone."""
     if len(places) == 0:
@@ -149,7 +149,7 @@ def _explained(
     try:
         part = job.explainer.explain(
             block.inputs[places] if len(places) < len(block.lengths) else block.inputs,
-            target=job.target,
+            target=target_of(job.target, first + places),
             lengths=block.lengths[places],
             sample_names=[block.names[place] for place in places],
         )
@@ -166,8 +166,55 @@ def _explained(
             return []
         middle = len(places) // 2
         halves = (places[:middle], places[middle:])
-        return [found for half in halves for found in _explained(job, block, half, failures)]
+        return [found for half in halves for found in _explained(job, block, half, failures, first)]
     return [(places, part)]
+
+
+def checked_target(target: Any, count: int) -> Any:
+    """Return a target whose parts with one entry a sample are arrays (count,), as `target_of` cuts them.
+
+    Raises:
+        InvalidInputError: A part has entries for another number of samples.
+    """
+
+    def checked(part: Any) -> Any:
+        if isinstance(part, slice):
+            return slice(checked(part.start), checked(part.stop), part.step)
+        if not isinstance(part, (list, tuple, np.ndarray, torch.Tensor)):
+            return part
+        try:
+            array = part.detach().cpu().numpy() if isinstance(part, torch.Tensor) else np.asarray(part)
+        except ValueError:  # not rectangular, which `explain` refuses
+            return part
+        if array.ndim and array.shape not in ((1,), (count,)):
+            raise InvalidInputError(
+                f"target has entries of shape {array.shape}; expected one number, or one for each of the {count} "
+                "samples of the source."
+            )
+        return array
+
+    return tuple(checked(part) for part in target) if isinstance(target, tuple) else checked(target)
+
+
+def target_of(target: Any, rows: NDArray[np.int64]) -> Any:
+    """Return the target of some samples, from one that `checked_target` gave."""
+    if isinstance(target, tuple):
+        return tuple(target_of(part, rows) for part in target)
+    if isinstance(target, slice):
+        return slice(target_of(target.start, rows), target_of(target.stop, rows), target.step)
+    return target[rows] if isinstance(target, np.ndarray) and target.size > 1 else target
+
+
+def check_baseline(baseline: Any, steps: int, features: int | None) -> None:
+    """Refuse a baseline with a row for each sample: chunks are explained one by one, by explainers that hold one."""
+    shape = np.shape(baseline) if not hasattr(baseline, "shape") else tuple(baseline.shape)
+    cells = (steps,) if features is None else (steps, features)
+    if len(shape) == 1 + len(cells) and shape[0] != 1:
+        expected = "an id or (T,) ids" if features is None else "one number, (D,), (T, D) or a name"
+        raise InvalidInputError(
+            f"baseline has shape {shape}, a row for each sample of one call of explain; a dataset is explained in "
+            f"chunks, which share a baseline: give {expected}."
+        )
 
 
 def reason_of(error: BaseException) -> str:
