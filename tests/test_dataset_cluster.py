@@ -155,14 +155,14 @@ def test_a_worker_that_dies_is_retried(model, tmp_path) -> None:
     inputs = numbers()
     killed: list[int] = []
 
-    with (
-        LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address="127.0.0.1:0", host="127.0.0.1",
-                     silence_logs=50) as started,
-    ):  # fmt: skip
+    with LocalCluster(
+        n_workers=2, threads_per_worker=1, processes=True, dashboard_address="127.0.0.1:0", host="127.0.0.1",
+        silence_logs=50,
+    ) as started:  # fmt: skip
 
         def kill(state: Progress) -> None:
             if state.done >= 16 and not killed:
-                killed.append(started.workers[0].pid if hasattr(started.workers[0], "pid") else 0)
+                killed.append(started.workers[0].pid)
                 os.kill(killed[0], signal.SIGKILL)
 
         explain_dataset(
@@ -170,7 +170,6 @@ def test_a_worker_that_dies_is_retried(model, tmp_path) -> None:
             scheduler=started.scheduler_address, progress=kill,
         )  # fmt: skip
     assert killed
-    assert killed[0] > 0
     with one_thread():
         explain_dataset(model, inputs, method="lime", options={"samples": 200}, out=tmp_path / "b.zarr", workers=1)
     assert files_of(tmp_path / "a.zarr") == files_of(tmp_path / "b.zarr")

@@ -2,9 +2,10 @@
 
 from .blocks import Block, Source
 from .cluster import ClusterError
+from .disk import DiskFullError
 from .progress import Progress
 from .reading import failures, open_store, pieces, to_parquet
-from .run import DatasetRun, DiskFullError, explain_dataset
+from .run import DatasetRun, explain_dataset
 from .source import open_source
 
 __all__ = [

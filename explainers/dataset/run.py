@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import errno
-import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
 
-from ...models import GatelensError, InvalidInputError, InvalidTypeError
+from ...models import InvalidInputError, InvalidTypeError
 from ...models.config import Task
 from ...models.errors import nearest_name
 from ...models.predictor import Output
@@ -24,6 +21,7 @@ from ..base import as_predictor, check_positive
 from ..registry import make_explainer
 from .budget import budget_of, shared_out
 from .cluster import check_workers, client_at, local_client, on_workers
+from .disk import full_disk_told
 from .identity import identity_of
 from .progress import Meter, Progress, listener
 from .reading import open_store
@@ -43,10 +41,6 @@ from .work import (
 )
 
 PROBED = 8  # samples that are tried, until one can be explained, before a store is made
-
-
-class DiskFullError(GatelensError, OSError):
-    """There is no room for the next chunk; what was written stays, and the same call goes on from there."""
 
 
 @dataclass(frozen=True)
@@ -176,7 +170,7 @@ def explain_dataset(
         chunks = store.waiting()
         with listener(progress) as tell:
             meter = Meter(store.samples, int((before != 0).sum()), int((before == FAILED).sum()), tell)
-            with _full_disk_told(path):
+            with full_disk_told(path):
                 for done in _carried_out(job, chunks, scheduler, min(count, store.chunks)):
                     meter.add(done.explained, done.failed)
         status = store.status()
@@ -247,26 +241,11 @@ def _store_of(
         AttributionStore(job.path)  # nothing else is ever replaced
     template, whole = _probe(job, sequences)
     budget = budget_of(job.explainer, whole, bytes_each)
-    with _full_disk_told(job.path):
+    with full_disk_told(job.path):
         store = AttributionStore.create(
             job.path, template, sequences, identity, chunk=budget.chunk, memory_bytes=budget.memory_bytes
         )
     return store, ()
-
-
-@contextmanager
-def _full_disk_told(path: Path) -> Iterator[None]:
-    """Say of a full disk what to do."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise
-        free = shutil.disk_usage(path.parent).free / 2**20
-        raise DiskFullError(
-            f"the disk that holds {path} is full ({free:.0f} MiB free); make room and repeat the call: what was "
-            "written is kept, and it goes on from there."
-        ) from None
 
 
 def _probe(job: Job, sequences: Source) -> tuple[Attribution, Attribution]:

@@ -22,16 +22,15 @@ from ...models import InvalidInputError
 from ...models.files import replacing_folder
 from ..attribution import ATTRS, FORMAT, Attribution
 from .blocks import Block, Source
+from .layout import create, create_like, write_coordinate
 from .staging import Hashes, gathered
 
 if TYPE_CHECKING:
-    import xarray as xr
     import zarr
 
 STORE_VERSION = 1
 WAITING, EXPLAINED, FAILED = 0, 1, 2  # of `status`
 COSTS = ("seconds", "forward_evaluations", "backward_evaluations")
-CELLS = ("attribution", "input", "baseline", "std_error", "gate_attribution")  # in the precision of the inputs
 STAGED = ("input", "length", "timestamp")  # written when the store is made, from the source
 
 
@@ -126,16 +125,16 @@ class AttributionStore:
             coordinates = [str(name) for name in dataset.coords if name not in dataset.dims]
             for name in dataset.coords:
                 if str(name) != "sample":
-                    _write_coordinate(group, str(name), dataset[name])
-            _create(group, "sample", ("sample",), (count,), chunk, np.dtype(object))
+                    write_coordinate(group, str(name), dataset[name])
+            create(group, "sample", ("sample",), (count,), chunk, np.dtype(object))
             for name, variable in dataset.data_vars.items():
-                _create_like(group, str(name), variable, count, chunk, source.dtype)
+                create_like(group, str(name), variable, count, chunk, source.dtype)
             if source.timed and "timestamp" not in group:
                 timestamps = np.dtype("datetime64[ns]")
-                _create(group, "timestamp", ("sample", "time"), (count, source.steps), chunk, timestamps)
-            _create(group, "status", ("sample",), (count,), chunk, np.dtype(np.int8))
-            _create(group, "failure", ("sample",), (count,), chunk, np.dtype(object))
-            costs = _create(
+                create(group, "timestamp", ("sample", "time"), (count, source.steps), chunk, timestamps)
+            create(group, "status", ("sample",), (count,), chunk, np.dtype(np.int8))
+            create(group, "failure", ("sample",), (count,), chunk, np.dtype(object))
+            costs = create(
                 group, "chunk_cost", ("chunk", "cost"), (math.ceil(count / chunk), len(COSTS)), 1, np.dtype(float)
             )
             costs.attrs["cost"] = list(COSTS)
@@ -207,7 +206,7 @@ class AttributionStore:
             variables = [(places, part.dataset[name]) for places, part in parts if name in part.dataset]
             if name not in self.arrays:  # a number that not every sample's explanation has
                 precision = self.array("input").dtype
-                new = _create_like(self.group, name, variables[0][1], self.samples, self.chunk, precision)
+                new = create_like(self.group, name, variables[0][1], self.samples, self.chunk, precision)
                 self.arrays[name] = new
             array = self.array(name)
             if len(variables) == 1 and len(variables[0][0]) == size:
@@ -314,58 +313,6 @@ def _write_inputs(group: zarr.Group, source: Source, chunk: int) -> str:
     if done != source.count:
         raise InvalidInputError(f"{source.description} gave {done} sequences after it said {source.count}.")
     return hashes.digest()
-
-
-# -- arrays ----------------------------------------------------------------------------------------------------------
-
-
-def _create_like(
-    group: zarr.Group, name: str, variable: xr.DataArray, count: int, chunk: int, precision: np.dtype[Any]
-) -> zarr.Array[Any]:
-    """Make the array of a variable whose first dimension is the sample."""
-    dtype = variable.dtype
-    if name in CELLS and dtype.kind == "f":
-        dtype = np.dtype(np.float64) if precision == np.float64 else np.dtype(np.float32)
-    dims = tuple(str(dim) for dim in variable.dims)
-    return _create(group, name, dims, (count, *variable.shape[1:]), chunk, dtype)
-
-
-def _create(
-    group: zarr.Group, name: str, dims: tuple[str, ...], shape: tuple[int, ...], chunk: int, dtype: np.dtype[Any]
-) -> zarr.Array[Any]:
-    """Make an array, filled with what stands for "not there": NaN, -1, NaT, "" (0 of status).
-
-    Each chunk has a checksum: of one cut short, Blosc would read what lies behind it in memory.
-    """
-    from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
-    from zarr.errors import ContainsArrayError
-
-    attributes: dict[str, Any] = {}
-    kind: Any = dtype
-    fill: Any = np.nan if dtype.kind == "f" else False if dtype.kind == "b" else 0 if name == "status" else -1
-    if name == "std_error":  # where some samples have one, those of a chunk that has none are exact
-        fill = 0.0
-    compressor: Any = BloscCodec(cname="lz4", clevel=1, shuffle="bitshuffle")
-    if dtype.kind in "OUT":
-        kind, fill, compressor = str, "", ZstdCodec(level=1)
-    elif dtype.kind == "M":
-        kind, fill = np.int64, np.iinfo(np.int64).min
-        attributes = {"units": "nanoseconds since 1970-01-01", "calendar": "proleptic_gregorian", "_FillValue": fill}
-    try:
-        return group.create_array(
-            name, shape=shape, chunks=(min(chunk, shape[0]), *shape[1:]), dtype=kind, fill_value=fill,
-            compressors=[compressor, Crc32cCodec()], dimension_names=dims, attributes=attributes,
-        )  # fmt: skip
-    except ContainsArrayError:  # another worker was first
-        found: Any = group[name]
-        return found  # type: ignore[no-any-return]
-
-
-def _write_coordinate(group: zarr.Group, name: str, variable: xr.DataArray) -> None:
-    values = variable.to_numpy()
-    dims = tuple(str(dim) for dim in variable.dims)
-    array = _create(group, name, dims, values.shape, values.shape[0], values.dtype)
-    array[:] = values.astype(object) if values.dtype.kind in "UT" else values
 
 
 def _plain(value: Any) -> Any:
