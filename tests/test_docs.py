@@ -54,3 +54,13 @@ def test_readme_quotes_the_metrics_of_the_saved_model() -> None:
     for row in data["provenance"]["metrics"].values():
         for value in row.values():
             assert f"{value:.3f}".removeprefix("0") in readme
+
+
+def test_readme_quotes_the_peers_as_they_were_measured() -> None:
+    """Every row of the README's table of peers stands in docs/benchmarks.md, where the program wrote it."""
+    measured = (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8").splitlines()
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    quoted = readme.partition("## Beside captum")[2].partition("\n## ")[0]
+    rows = [line for line in quoted.splitlines() if line.startswith("| ")]
+    assert len(rows) > 10
+    assert [row for row in rows if row not in measured] == []
