@@ -20,7 +20,9 @@ MEMORY = Annotated[
 ]
 WORKERS = Annotated[
     int | None,
-    typer.Option(help="With --out NAME.zarr: processes to work in; else one for each core. 1: in this one."),
+    typer.Option(
+        help="With --out NAME.zarr: processes to work in; else one for each core, if it takes long. 1: this one."
+    ),
 ]
 SCHEDULER = Annotated[
     str | None,

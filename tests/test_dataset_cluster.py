@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from gatelens.explainers.dataset import ClusterError, Progress, explain_dataset, failures, open_store
-from gatelens.explainers.dataset.cluster import packed
+from gatelens.explainers.dataset.cluster import local_client, packed
 from gatelens.explainers.dataset.work import Job
 from gatelens.models import LSTMConfig, LSTMModel, ModelError
 
@@ -245,6 +245,28 @@ def test_an_error_of_the_model_comes_back(model, tmp_path, cluster) -> None:
         Fragile(), inputs, method="saliency", out=tmp_path / "a.zarr", scheduler=cluster.scheduler_address
     )  # fmt: skip
     assert failures(run.path)["position"].tolist() == [13]
+
+
+def test_a_long_run_is_handed_over_and_gives_the_same_bits(model, tmp_path, monkeypatch) -> None:
+    """Without workers= this process begins, and processes go on; every file is that of a run in one."""
+    monkeypatch.setattr("gatelens.explainers.dataset.run.SHORT_SECONDS", 0.0)
+    monkeypatch.setattr("gatelens.explainers.dataset.run.LONG_SECONDS", 0.0)
+    monkeypatch.setattr("gatelens.explainers.dataset.budget.cores", lambda: 2)
+    used: list[int] = []
+
+    @contextmanager
+    def counted(workers: int):
+        used.append(workers)
+        with local_client(workers) as client:
+            yield client
+
+    monkeypatch.setattr("gatelens.explainers.dataset.run.local_client", counted)
+    run = explain_dataset(model, numbers(40), out=tmp_path / "a.zarr")
+    assert used == [2]
+    assert run.explained == 40
+    with one_thread():
+        explain_dataset(model, numbers(40), out=tmp_path / "b.zarr", workers=1)
+    assert files_of(tmp_path / "a.zarr") == files_of(tmp_path / "b.zarr")
 
 
 def test_what_cannot_travel_is_said(model, tmp_path) -> None:

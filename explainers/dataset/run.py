@@ -20,7 +20,7 @@ from ..attribution import Attribution
 from ..base import as_predictor, check_positive
 from ..registry import make_explainer
 from .budget import budget_of, shared_out
-from .cluster import check_workers, client_at, local_client, on_workers
+from .cluster import check_workers, client_at, local_client, on_workers, one_thread
 from .disk import full_disk_told
 from .identity import identity_of
 from .progress import Meter, Progress, listener
@@ -40,6 +40,8 @@ from .work import (
     explain_block,
 )
 
+SHORT_SECONDS = 2.0  # after which it is known how fast chunks go
+LONG_SECONDS = 20.0  # for which starting processes is worth the while
 PROBED = 8  # samples that are tried, until one can be explained, before a store is made
 
 
@@ -111,8 +113,9 @@ def explain_dataset(
         memory: Budget for what is held of the data, beyond the libraries, "2GiB" or bytes: of all workers on this
             machine together, or with a scheduler of each worker.
         scheduler: Address of a dask scheduler whose workers see `out`; None: worker processes on this machine.
-        workers: Processes on this machine, of one thread each; None: one for each core, as far as the memory goes. 1,
-            or no more than one chunk: in this process, with the threads that torch is set to.
+        workers: Processes on this machine, of one thread each. None: this one begins, and if it would take long, one
+            for each core goes on, as far as the memory goes. 1, or no more than one chunk: this one, with the threads
+            that torch is set to.
         device: Where the model is taken to, e.g. "cuda" (then `workers` is 1); None: it stays.
         options: Of the method.
         baseline: See `Explainer`; all samples share it, so not (B, T, D).
@@ -171,7 +174,7 @@ def explain_dataset(
         with listener(progress) as tell:
             meter = Meter(store.samples, int((before != 0).sum()), int((before == FAILED).sum()), tell)
             with full_disk_told(path):
-                for done in _carried_out(job, chunks, scheduler, min(count, store.chunks)):
+                for done in _carried_out(job, chunks, scheduler, workers, min(count, store.chunks)):
                     meter.add(done.explained, done.failed)
         status = store.status()
     return DatasetRun(
@@ -185,23 +188,44 @@ def explain_dataset(
     )
 
 
-def _carried_out(job: Job, chunks: Sequence[int], scheduler: str | None, processes: int) -> Iterator[Done]:
+def _carried_out(
+    job: Job, chunks: Sequence[int], scheduler: str | None, workers: int | None, processes: int
+) -> Iterator[Done]:
     """Do the chunks, where it was asked for."""
     if not chunks:
         return
     if scheduler is not None:
         with client_at(scheduler) as client:
             yield from on_workers(job, chunks, client)
-        return
-    if processes == 1:
+    elif processes == 1:
         yield from _in_this_process(job, chunks)
-        return
-    with local_client(processes) as client:
-        yield from on_workers(job, chunks, client)
+    elif workers is None:
+        yield from _here_then_on_workers(job, chunks, processes)
+    else:
+        with local_client(processes) as client:
+            yield from on_workers(job, chunks, client)
 
 
-def _in_this_process(job: Job, chunks: Sequence[int]) -> Iterator[Done]:
-    """Do the chunks one after the other; the next is read and the last is written beside the work."""
+def _here_then_on_workers(job: Job, chunks: Sequence[int], processes: int) -> Iterator[Done]:
+    """Do chunks in this process, as a worker does them, and where they would take long the rest on worker processes."""
+    started = time.perf_counter()
+    count = 0
+
+    def long_still() -> bool:
+        spent = time.perf_counter() - started
+        return spent > SHORT_SECONDS and spent / max(count, 1) * (len(chunks) - count) > LONG_SECONDS
+
+    with one_thread():
+        for done in _in_this_process(job, chunks, long_still):
+            count += 1
+            yield done
+    if count < len(chunks):
+        with local_client(processes) as client:
+            yield from on_workers(job, chunks[count:], client)
+
+
+def _in_this_process(job: Job, chunks: Sequence[int], enough: Callable[[], bool] = lambda: False) -> Iterator[Done]:
+    """Do the chunks one after the other, until it is enough; the next is read and the last written beside the work."""
     with (
         Worker(job).ready() as worker,
         ThreadPoolExecutor(1, "read") as reader,
@@ -217,6 +241,8 @@ def _in_this_process(job: Job, chunks: Sequence[int]) -> Iterator[Done]:
             if written is not None:
                 yield written.result()
             written = writer.submit(worker.write, index, found)
+            if enough():
+                break
         if written is not None:
             yield written.result()
 

@@ -128,7 +128,10 @@ def unusable(block: Block) -> dict[int, str]:
     reasons = {int(place): "it has no valid timestep" for place in np.flatnonzero(lengths < 1)}
     if inputs.ndim == 2:
         return reasons
-    finite = torch.isfinite(torch.as_tensor(inputs)).cpu().numpy()  # (n, T, D)
+    every = torch.isfinite(torch.as_tensor(inputs))  # (n, T, D)
+    if bool(every.all()):
+        return reasons
+    finite = every.cpu().numpy()
     valid = np.arange(inputs.shape[1]) < lengths[:, None]  # (n, T)
     bad = ~finite & valid[..., None]
     for place in np.flatnonzero(bad.any(axis=(1, 2))):
@@ -236,7 +239,9 @@ def _kept(part: Attribution, gates: GateDetail) -> Attribution:
     """Return what is stored of an explanation."""
     if gates == "units" or part.gates is None:
         return part
-    summed = part.gates.sum("unit", skipna=True).expand_dims("unit", axis=4)  # NaN stands for units that are not there
+    units = part.gates.to_numpy()  # (n, layer, T, gate, unit), NaN for units that a layer does not have
+    add = np.nansum if np.isnan(units[..., -1]).any() else np.sum
+    summed = (part.gates.dims, add(units, axis=4, keepdims=True))
     return Attribution(part.dataset.drop_vars("gate_attribution").assign(gate_attribution=summed))
 
 
