@@ -556,7 +556,11 @@ def test_report_of_a_model_without_gates(run, tmp_path: Path, table: Path) -> No
     assert json.loads(out)["methods"] == ["integrated_gradients", "temporal_shapley", "lime"]
     assert "The gates, unit by unit" not in text_of_page(page)
     page.unlink()
-    for words in (["inspect"], ["explain", "-m", "gate_saliency"], ["report", "-m", "gate_saliency", "-o", page]):
+    code, out, err = run("inspect", path, "-i", table, "--window", WINDOW)
+    assert code == 0, err
+    assert "Layers" in out
+    assert "The model holds no LSTM, so there are no gates to show." in err
+    for words in (["explain", "-m", "gate_saliency"], ["report", "-m", "gate_saliency", "-o", page]):
         code, out, err = run(*words, path, "-i", table, "--window", WINDOW)
         assert (code, out) == (2, "")
         assert "no gates to record. Explainers that need none work on it: integrated_gradients" in err
