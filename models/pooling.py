@@ -6,6 +6,7 @@ A pooling gets `hidden` (B, T, F) and `valid` (B, T), True where a timestep is r
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor, nn
@@ -45,12 +46,12 @@ class MaxPooling(nn.Module):
         return hidden.masked_fill(~valid[..., None], -math.inf).amax(dim=1)
 
 
-class WeightedPooling(nn.Module):
+class WeightedPooling(nn.Module, ABC):
     """The mean of h over valid timesteps with weights softmax(e); a subclass says what the energies e are."""
 
+    @abstractmethod
     def energies(self, hidden: Tensor, valid: Tensor) -> Tensor:
         """Return e (B, T); what it is at padding does not matter."""
-        raise NotImplementedError
 
     def weights(self, hidden: Tensor, valid: Tensor) -> Tensor:
         """Return the attention weights (B, T); they sum to 1 over valid timesteps and are 0 at padding."""
