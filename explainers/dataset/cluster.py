@@ -142,9 +142,8 @@ class JobPlugin:
 
         with self.lock, one_thread():
             if self.worker is None:
-                job: Job = cloudpickle.loads(
-                    self.payload
-                )  # of the caller's own process; nothing of a file is unpickled
+                # made by the caller's own process: nothing of a file is unpickled
+                job: Job = cloudpickle.loads(self.payload)
                 if not job.path.exists():
                     raise ClusterError(
                         f"the worker on {socket.gethostname()} does not see {job.path}; choose a folder that all "
