@@ -56,6 +56,10 @@ class Explainer(ABC):
             at, which need not agree with contributions.
         needs: What it asks of the model: "function" (nothing), "gradient" (a torch module), "lstm" (one with nn.LSTM),
             "attention" (an `LSTMModel` that pools by attention), "retain" (a `RETAIN`).
+        concurrent: Whether copies of it may explain at once in threads of one process: it leaves alone what a process
+            has once, such as numpy's and torch's global generators, numbers of threads, and warning filters.
+        unit_sums: Whether of gates' attributions the sum over a layer's units is all that is kept. A method that has
+            them may then return (B, layer, T, gate, 1), and spare the rest.
     """
 
     name: ClassVar[str]
@@ -70,6 +74,8 @@ class Explainer(ABC):
     library: ClassVar[str | None] = None
     source: ClassVar[str] = ""
     takes_background: ClassVar[bool] = False
+    concurrent: ClassVar[bool] = False
+    unit_sums: bool = False
 
     def __init__(
         self,
@@ -100,7 +106,7 @@ class Explainer(ABC):
 
     def options(self) -> dict[str, Any]:
         """Return the options of the method, for the record."""
-        hidden = ("predictor", "baseline", "background", "seed")
+        hidden = ("predictor", "baseline", "background", "seed", "unit_sums")
         return {name: value for name, value in vars(self).items() if name not in hidden and not name.startswith("_")}
 
     @abstractmethod

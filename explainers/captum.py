@@ -48,6 +48,7 @@ class IntegratedGradients(Explainer):
     dummy_player = missingness = symmetry = "exact"
     linearity = "converges"  # each output takes the steps that its own sum asks for
     needs = "gradient"
+    concurrent = True
     library = "captum"
     source = "Sundararajan, Taly & Yan 2017"
 
@@ -102,6 +103,7 @@ class _OneGradient(Explainer):
 
     dummy_player = symmetry = linearity = "exact"
     needs = "gradient"
+    concurrent = True
     library = "captum"
 
     def _attribute(self, problem: Problem) -> Contribution:

@@ -56,6 +56,7 @@ class CellDecomposition(RawScoreExplainer):
     name = "cell_decomposition"
     summary = "what each timestep left in the top layer's cell, as a part of the score"
     dummy_player = linearity = "exact"  # not symmetry: what is read first meets an empty cell
+    concurrent = True
     source = "Murdoch & Szlam 2017"
 
     def __init__(self, model: Any, **options: Any) -> None:

@@ -59,6 +59,7 @@ class ContextualDecomposition(RawScoreExplainer):
     name = "contextual_decomposition"
     summary = "what each part of the sequence gives to the score by itself, in the context of the rest"
     dummy_player = symmetry = linearity = "exact"
+    concurrent = True
     source = "Murdoch, Liu & Yu 2018"
 
     def __init__(self, model: Any, *, players: PlayerKind = "timestep", segments: int = 10, **options: Any) -> None:

@@ -50,6 +50,7 @@ class DeepLIFT(OpenedExplainer):
     summary = "differences to a baseline, passed back through every gate without loss"
     completeness = "exact"
     dummy_player = missingness = symmetry = linearity = "exact"
+    concurrent = True
     source = "Shrikumar, Greenside & Kundaje 2017"
 
     def _explain_part(self, problem: Problem, part: Part) -> tuple[Tensor, dict[str, NDArray[np.float64]]]:

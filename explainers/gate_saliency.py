@@ -45,6 +45,7 @@ class GateSaliency(Explainer):
     completeness = "none"
     dummy_player = "exact"
     needs = "lstm"
+    concurrent = True
     source = "gradient x activation on the gates of Hochreiter & Schmidhuber 1997"
 
     def __init__(
@@ -72,26 +73,33 @@ class GateSaliency(Explainer):
 
     def _attribute(self, problem: Problem) -> Contribution:
         batch, steps = problem.inputs.shape[:2]
-        chunk = problem.predictor.quick_rows(problem.inputs, copies=3)
-        parts = torch.arange(batch).split(chunk)
+        parts = torch.arange(batch).split(problem.predictor.quick_rows(problem.inputs, copies=3))
         chosen = [GATES.index(gate) for gate in self.gates]
-        gates = np.empty(0, dtype=np.float32)  # (B, layer, T, gate, unit), made when the layers are known
+        gates = np.empty(0, dtype=np.float32)  # (B, layer, T, gate, unit or 1), made when the layers are known
         summed = np.zeros((batch, steps))
+        first = 0
         for rows in problem.track(parts, len(parts), self.name):
+            own = slice(first, first + len(rows))
+            first = own.stop
             target, lengths = problem.target.rows(rows), problem.lengths[rows]
             values, gradients = gradients_of(problem.predictor, problem.inputs[rows], target, lengths, aligned=True)
             layers = tuple(values)
             if gates.size == 0:
-                width = max(layer.cell_state.shape[2] for layer in values.values())
-                gates = np.full((batch, len(layers), steps, len(GATES), width), np.nan, dtype=np.float32)
+                widths = {layer.cell_state.shape[2] for layer in values.values()}
+                shape = (batch, len(layers), steps, len(GATES), 1 if self.unit_sums else max(widths))
+                gates = np.empty(shape, dtype=np.float32)
+                if len(widths) > 1 and not self.unit_sums:
+                    gates.fill(np.nan)
             for index, name in enumerate(layers):
                 for position, gate in enumerate(GATES):
-                    product = getattr(gradients[name], gate)  # (b, T, H)
+                    found = getattr(gradients[name], gate)  # (b, T, H)
                     if self.mode == "gate_x_gradient":
-                        product = product * getattr(values[name], gate)
-                    gates[rows.numpy(), index, :, position, : product.shape[2]] = to_numpy(product)
+                        found = found * getattr(values[name], gate)
+                    whole = found.sum(dim=2, dtype=torch.float64)  # (b, T)
+                    kept = whole[..., None] if self.unit_sums else found
+                    gates[own, index, :, position, : kept.shape[2]] = to_numpy(kept)
                     if position in chosen:
-                        terms = product.abs() if self.mode == "gradient" else product
-                        summed[rows.numpy()] += to_numpy(terms.double().sum(dim=2))
+                        terms = found.abs().sum(dim=2, dtype=torch.float64) if self.mode == "gradient" else whole
+                        summed[own] += to_numpy(terms)
         shared = np.repeat(summed[..., None] / problem.features, problem.features, axis=2)  # (B, T, D)
         return Contribution(shared, resolution="timestep", gates=gates, layers=layers)

@@ -60,6 +60,7 @@ class LRP(RawScoreExplainer):
     name = "lrp"
     summary = "the score sent back to the inputs in proportion to what they gave (epsilon rule, gates get nothing)"
     linearity = "converges"  # as epsilon goes to 0
+    concurrent = True
     source = "Arras, Montavon, Müller & Samek 2017; Arras et al. 2019"
 
     def __init__(self, model: Any, *, epsilon: float = 1e-3, bias: Bias = "absorbed", **options: Any) -> None:

@@ -364,27 +364,57 @@ budget.MOST_SAMPLES = 4
 torch.manual_seed(0)
 model = LSTMModel(LSTMConfig(input_size=3, hidden_sizes=(5,)))
 inputs = np.random.default_rng(0).standard_normal((120, 9, 3)).astype(np.float32)
-explain_dataset(model, inputs, out=sys.argv[1], workers=1, progress=lambda state: print(state.done, flush=True))
+budget.cores = lambda: 2
+explain_dataset(model, inputs, out=sys.argv[1], workers=int(sys.argv[2]) or None,
+                progress=lambda state: print(state.done, flush=True))
 """
 
 
-def test_killed_runs_go_on_and_give_the_same_bits(tmp_path) -> None:
-    """SIGKILL at several moments, then the same command: every file is that of a run that was left alone."""
+@pytest.mark.parametrize(("workers", "afterwards"), [("1", "1"), ("0", "2")], ids=["one by one", "threads, processes"])
+def test_killed_runs_go_on_and_give_the_same_bits(tmp_path, workers, afterwards) -> None:
+    """SIGKILL at several moments, then the same command, or with others to work: every file is as if left alone."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", KILLED]
-    subprocess.run([*command, str(tmp_path / "whole.zarr")], check=True, env=environment, stdout=subprocess.DEVNULL)
+    script = [sys.executable, "-c", KILLED]
+    whole, command = [*script, str(tmp_path / "whole.zarr"), "1"], [*script, str(tmp_path / "a.zarr"), workers]
+    subprocess.run(whole, check=True, env=environment, stdout=subprocess.DEVNULL)
     for wanted in (0, 24, 60):
-        with subprocess.Popen(
-            [*command, str(tmp_path / "a.zarr")], env=environment, stdout=subprocess.PIPE, text=True
-        ) as process:
+        with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
             for line in process.stdout:
                 if int(line) >= wanted:
                     process.kill()
                     break
     left = open_store(tmp_path / "a.zarr").attrs["samples_waiting"]
     assert 0 < left < 120
-    subprocess.run([*command, str(tmp_path / "a.zarr")], check=True, env=environment, stdout=subprocess.DEVNULL)
+    subprocess.run([*command[:-1], afterwards], check=True, env=environment, stdout=subprocess.DEVNULL)
     assert files_of(tmp_path / "a.zarr") == files_of(tmp_path / "whole.zarr")
+
+
+@pytest.mark.usefixtures("small_chunks")
+@pytest.mark.parametrize("broken", ["cut", "gone", "another array"])
+def test_what_a_power_cut_took_is_explained_anew(model, tmp_path, broken) -> None:
+    """A chunk whose status is there and whose numbers are not: found when the same call comes again, and mended."""
+    call = {"source": numbers(80), "method": "gate_saliency", "workers": 1}
+    explain_dataset(model, out=tmp_path / "whole.zarr", **call)
+    explain_dataset(model, out=tmp_path / "a.zarr", **call)
+    array = "gate_attribution" if broken == "another array" else "attribution"
+    chunks = sorted(file for file in (tmp_path / "a.zarr" / array / "c").rglob("*") if file.is_file())
+    if broken == "gone":
+        chunks[1].unlink()
+    else:
+        chunks[1].write_bytes(chunks[1].read_bytes()[:20])
+    run = explain_dataset(model, out=tmp_path / "a.zarr", **call)
+    assert run.before == 64
+    assert [note for note in run.notes if "1 of 5 chunks" in note and "explained anew" in note]
+    assert files_of(tmp_path / "a.zarr") == files_of(tmp_path / "whole.zarr")
+    assert explain_dataset(model, out=tmp_path / "a.zarr", **call).notes == ()
+
+
+def test_a_store_in_a_store_is_refused(model, tmp_path) -> None:
+    """Zarr would take it for one of the outer store's arrays."""
+    explain_dataset(model, numbers(3), method="deeplift", out=tmp_path / "a.zarr", workers=1)
+    with pytest.raises(InvalidInputError, match="inside the Zarr store"):
+        explain_dataset(model, numbers(3), out=tmp_path / "a.zarr" / "deep" / "b.zarr", workers=1)
+    assert not (tmp_path / "a.zarr" / "deep").exists()
 
 
 def test_what_differs_is_named(model, tmp_path) -> None:

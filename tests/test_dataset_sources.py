@@ -608,7 +608,7 @@ def test_folders_refused(tmp_path):
         opened(tmp_path)
     with pytest.raises(InvalidInputError, match="lengths= is given, and a folder brings its own"):
         opened(tmp_path, lengths=LENGTHS)
-    with pytest.raises(InvalidInputError, match=r"id_column is given, and .* is no table"):
+    with pytest.raises(InvalidInputError, match=r"id_column= \(--id-column\) is given, and .* is no table"):
         opened(tmp_path, id_column="id")
 
 
@@ -655,7 +655,7 @@ def test_regrouped(sizes, rows):
         (VALUES, {"lengths": LENGTHS + 1}, r"lengths that do not fit, the first 6 \(sequence 0\); .* 0 to 5"),
         (VALUES, {"lengths": LENGTHS + 0.5}, "lengths that do not fit, the first 5.5"),
         (VALUES, {"lengths": LENGTHS > 2}, "lengths of bool; expected whole numbers"),
-        (VALUES, {"text_column": "x"}, "text_column is given, and the source is no table"),
+        (VALUES, {"text_column": "x"}, r"text_column= \(--text-column\) is given, and the source is no table"),
         ({"x": 1}, {}, "source is dict; expected an array"),
         (SequenceData(VALUES, LENGTHS, NAMES, None, LENGTHS), {"lengths": LENGTHS}, "brings its own; leave it out"),
         (dataset_of(), {"lengths": LENGTHS}, "has its own 'length', and lengths= is given"),

@@ -138,12 +138,9 @@ class JobPlugin:
 
     def do(self, index: int) -> Done:
         """Explain a chunk; one at a time, because a method sets the model's mode and torch's generators."""
-        import cloudpickle
-
         with self.lock, one_thread():
             if self.worker is None:
-                # made by the caller's own process: nothing of a file is unpickled
-                job: Job = cloudpickle.loads(self.payload)
+                job = unpacked(self.payload)
                 if not job.path.exists():
                     raise ClusterError(
                         f"the worker on {socket.gethostname()} does not see {job.path}; choose a folder that all "
@@ -261,6 +258,14 @@ def packed(job: Job) -> bytes:
             "workers=1."
         ) from None
     return payload
+
+
+def unpacked(payload: bytes) -> Job:
+    """Return the job that `packed` made bytes of, in the caller's own process: nothing of a file is unpickled."""
+    import cloudpickle
+
+    job: Job = cloudpickle.loads(payload)
+    return job
 
 
 def _dask_plugin(name: str, payload: bytes) -> Any:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
@@ -22,6 +21,7 @@ from ..registry import make_explainer
 from .budget import budget_of, shared_out
 from .cluster import check_workers, client_at, local_client, on_workers, one_thread
 from .disk import full_disk_told
+from .here import at_once, copies, one_by_one
 from .identity import identity_of
 from .progress import Meter, Progress, listener
 from .reading import open_store
@@ -30,14 +30,13 @@ from .staging import digest_of
 from .store import EXPLAINED, FAILED, AttributionStore, locked
 from .work import (
     Done,
-    Found,
     GateDetail,
     Job,
-    Worker,
     check_baseline,
     check_device,
     checked_target,
     explain_block,
+    kept,
 )
 
 SHORT_SECONDS = 2.0  # after which it is known how fast chunks go
@@ -198,7 +197,7 @@ def _carried_out(
         with client_at(scheduler) as client:
             yield from on_workers(job, chunks, client)
     elif processes == 1:
-        yield from _in_this_process(job, chunks)
+        yield from one_by_one(job, chunks)
     elif workers is None:
         yield from _here_then_on_workers(job, chunks, processes)
     else:
@@ -207,7 +206,7 @@ def _carried_out(
 
 
 def _here_then_on_workers(job: Job, chunks: Sequence[int], processes: int) -> Iterator[Done]:
-    """Do chunks in this process, as a worker does them, and where they would take long the rest on worker processes."""
+    """Do chunks in this process, as workers do them, and where they would take long the rest on worker processes."""
     started = time.perf_counter()
     count = 0
 
@@ -215,36 +214,14 @@ def _here_then_on_workers(job: Job, chunks: Sequence[int], processes: int) -> It
         spent = time.perf_counter() - started
         return spent > SHORT_SECONDS and spent / max(count, 1) * (len(chunks) - count) > LONG_SECONDS
 
+    jobs = copies(job, min(processes, len(chunks)))
     with one_thread():
-        for done in _in_this_process(job, chunks, long_still):
+        for done in at_once(jobs, chunks, long_still) if jobs else one_by_one(job, chunks, long_still):
             count += 1
             yield done
     if count < len(chunks):
         with local_client(processes) as client:
             yield from on_workers(job, chunks[count:], client)
-
-
-def _in_this_process(job: Job, chunks: Sequence[int], enough: Callable[[], bool] = lambda: False) -> Iterator[Done]:
-    """Do the chunks one after the other, until it is enough; the next is read and the last written beside the work."""
-    with (
-        Worker(job).ready() as worker,
-        ThreadPoolExecutor(1, "read") as reader,
-        ThreadPoolExecutor(1, "write") as writer,
-    ):
-        written: Future[Done] | None = None
-        upcoming = reader.submit(worker.read, chunks[0])
-        for place, index in enumerate(chunks):
-            block = upcoming.result()
-            if place + 1 < len(chunks):
-                upcoming = reader.submit(worker.read, chunks[place + 1])
-            found: Found = worker.explain(block, index)
-            if written is not None:
-                yield written.result()
-            written = writer.submit(worker.write, index, found)
-            if enough():
-                break
-        if written is not None:
-            yield written.result()
 
 
 def _store_of(
@@ -259,10 +236,15 @@ def _store_of(
         content = store.identity.get("inputs") if same_file else digest_of(sequences)
         told = {name: value for name, value in identity.items() if name not in ("stamp", "versions")}
         store.refuse_other({**told, "inputs": content})
+        notes = []
+        lost = store.lost()
+        if lost:
+            store.forget(lost)
+            notes.append(f"{len(lost)} of {store.chunks} chunks in {job.path} could not be read and are explained anew")
         versions = store.identity.get("versions")
         if versions != identity["versions"]:
-            return store, (f"{job.path} was begun with other versions ({versions}, now {identity['versions']})",)
-        return store, ()
+            notes.append(f"{job.path} was begun with other versions ({versions}, now {identity['versions']})")
+        return store, tuple(notes)
     if job.path.exists():
         AttributionStore(job.path)  # nothing else is ever replaced
     template, whole = _probe(job, sequences)
@@ -292,15 +274,10 @@ def _probe(job: Job, sequences: Source) -> tuple[Attribution, Attribution]:
             single = replace(
                 block, inputs=inputs[one], lengths=block.lengths[one], names=block.names[one], times=None
             )  # fmt: skip
-            found = explain_block(replace(job, gates="units", device=None), single, tried)
+            found = explain_block(replace(job, device=None), single, tried, whole=True)
             if found.parts:
                 whole = found.parts[0][1]
-                summed = (
-                    explain_block(replace(job, device=None), single, tried).parts[0][1]
-                    if whole.gates is not None
-                    else whole
-                )
-                return summed, whole
+                return kept(whole, job.gates), whole
             reason = reason or found.failures[0]
             tried += 1
         if tried >= PROBED:
@@ -320,9 +297,16 @@ def _checked_path(out: str | Path) -> Path:
     try:
         if path.exists() and not path.is_dir():
             raise InvalidInputError(f"{path} is a file; a store is a folder. Choose another name.")
+        around = next((parent for parent in path.absolute().parents if _is_zarr(parent)), None)
     except OSError as error:  # too long a name, or a folder that may not be looked into
         raise InvalidInputError(f"out cannot be {path}: {error.strerror}. Choose another name.") from None
+    if around is not None:
+        raise InvalidInputError(f"out is {path}, inside the Zarr store {around}; choose a place outside of it.")
     return path.absolute()
+
+
+def _is_zarr(folder: Path) -> bool:
+    return any((folder / name).exists() for name in ("zarr.json", ".zgroup", ".zarray"))
 
 
 def _refuse_inside(path: Path, source: Any) -> None:

@@ -129,4 +129,6 @@ def _refuse_lengths(lengths: Any, what: str) -> None:
 def _refuse_columns(cutting: Cutting, called: str) -> None:
     for name in ("id_column", "text_column"):
         if getattr(cutting, name) is not None:
-            raise InvalidInputError(f"{name} is given, and {called} is no table; leave it out.")
+            raise InvalidInputError(
+                f"{name}= (--{name.replace('_', '-')}) is given, and {called} is no table; leave it out."
+            )

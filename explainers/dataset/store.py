@@ -9,7 +9,9 @@ from __future__ import annotations
 import json
 import math
 import os
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +33,9 @@ if TYPE_CHECKING:
 STORE_VERSION = 1
 WAITING, EXPLAINED, FAILED = 0, 1, 2  # of `status`
 COSTS = ("seconds", "forward_evaluations", "backward_evaluations")
-STAGED = ("input", "length", "timestamp")  # written when the store is made, from the source
+WRITERS = 2  # of inputs at once
+STAGED = ("input", "length", "timestamp", "sample")  # written when the store is made, from the source
+ALWAYS = ("attribution", "prediction")  # numbers that every sample has that was explained
 
 
 @dataclass(frozen=True)
@@ -167,6 +171,32 @@ class AttributionStore:
         first = self.status()[:: self.chunk]
         return [int(index) for index in np.flatnonzero(first == WAITING)]
 
+    def lost(self) -> list[int]:
+        """Return the chunks that have a status but whose numbers cannot be read, or are not there.
+
+        A system that loses its power may have kept the last file of a chunk and not the others; a disk may err.
+        """
+        status = self.status()
+        done = sorted(set(range(self.chunks)) - set(self.waiting()))
+        return [index for index in done if self._is_lost(index, status[self.rows(index)])]
+
+    def _is_lost(self, index: int, status: NDArray[np.int8]) -> bool:
+        rows = self.rows(index)
+        try:
+            for name, array in self.arrays.items():
+                if name not in STAGED and array.ndim and array.metadata.dimension_names[0] == "sample":  # type: ignore[union-attr, index]
+                    values = np.asarray(array[rows])
+                    if name in ALWAYS and not np.isfinite(values[status == EXPLAINED]).all():
+                        return True
+        except (ValueError, RuntimeError, OSError):  # as codecs tell of damaged bytes
+            return True
+        return bool((status == WAITING).any())
+
+    def forget(self, chunks: Sequence[int]) -> None:
+        """Let chunks wait again."""
+        for index in chunks:
+            self.array("status")[self.rows(index)] = WAITING
+
     def inputs(self, index: int) -> Block:
         """Return the sequences of a chunk."""
         rows = self.rows(index)
@@ -298,18 +328,28 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def _write_inputs(group: zarr.Group, source: Source, chunk: int) -> str:
-    """Write the sequences, whole chunks at once, and return their hash."""
+    """Write the sequences, whole chunks at once, and return their hash; a few are written beside the reading."""
     hashes = Hashes()
-    done = 0
-    for block in gathered(source, chunk):
-        rows = slice(done, done + len(block.lengths))
-        hashes.add(block)
-        group["input"][rows] = block.inputs if block.inputs.ndim == 3 else block.inputs[..., None]  # type: ignore[index]
-        group["length"][rows] = block.lengths  # type: ignore[index]
-        group["sample"][rows] = np.array([_storable(name) for name in block.names], dtype=object)  # type: ignore[index]
+    arrays = dict(group.arrays())
+
+    def write(rows: slice, block: Block) -> None:
+        arrays["input"][rows] = block.inputs if block.inputs.ndim == 3 else block.inputs[..., None]
+        arrays["length"][rows] = block.lengths
+        arrays["sample"][rows] = np.array([_storable(name) for name in block.names], dtype=object)
         if block.times is not None:
-            group["timestamp"][rows] = block.times.astype("datetime64[ns]").view(np.int64)  # type: ignore[index]
-        done = rows.stop
+            arrays["timestamp"][rows] = block.times.astype("datetime64[ns]").view(np.int64)
+
+    done = 0
+    with ThreadPoolExecutor(WRITERS, "write") as pool:
+        writing: deque[Future[None]] = deque()
+        for block in gathered(source, chunk):
+            if len(writing) == WRITERS:
+                writing.popleft().result()
+            writing.append(pool.submit(write, slice(done, done + len(block.lengths)), block))
+            hashes.add(block)
+            done += len(block.lengths)
+        for last in writing:
+            last.result()
     if done != source.count:
         raise InvalidInputError(f"{source.description} gave {done} sequences after it said {source.count}.")
     return hashes.digest()

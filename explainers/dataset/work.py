@@ -111,14 +111,35 @@ class Worker:
         return Done(index, explained, len(found.failures))
 
 
-def explain_block(job: Job, block: Block, first: int) -> Found:
-    """Explain sequences, the first of which is number `first`; those that cannot be are told with the reason."""
+def explain_block(job: Job, block: Block, first: int, *, whole: bool = False) -> Found:
+    """Explain sequences; those that cannot be are told with the reason.
+
+    Args:
+        job: The method, and what is stored.
+        block: The sequences.
+        first: The number of the first one.
+        whole: Return also of each explanation what is not stored.
+    """
     started = time.perf_counter()
     failures = unusable(block)
     good = np.array([place for place in range(len(block.lengths)) if place not in failures], dtype=np.int64)
-    parts = [(places, _kept(part, job.gates)) for places, part in _explained(job, block, good, failures, first)]
+    with _sums_of_units(job):
+        parts = _explained(job, block, good, failures, first)
+    if not whole:
+        parts = [(places, kept(part, job.gates)) for places, part in parts]
     forward, backward = (sum(int(part.attrs[name]) for _, part in parts) for name in COSTS[1:])
     return Found(parts, failures, Cost(time.perf_counter() - started, forward, backward))
+
+
+@contextmanager
+def _sums_of_units(job: Job) -> Iterator[None]:
+    """Let the method spare what is not stored."""
+    found = job.explainer.unit_sums
+    job.explainer.unit_sums = job.gates == "sum"
+    try:
+        yield
+    finally:
+        job.explainer.unit_sums = found
 
 
 def unusable(block: Block) -> dict[int, str]:
@@ -235,9 +256,9 @@ def out_of_memory(error: BaseException | None) -> bool:
     return False
 
 
-def _kept(part: Attribution, gates: GateDetail) -> Attribution:
+def kept(part: Attribution, gates: GateDetail) -> Attribution:
     """Return what is stored of an explanation."""
-    if gates == "units" or part.gates is None:
+    if gates == "units" or part.gates is None or part.gates.shape[-1] == 1:
         return part
     units = part.gates.to_numpy()  # (n, layer, T, gate, unit), NaN for units that a layer does not have
     add = np.nansum if np.isnan(units[..., -1]).any() else np.sum
