@@ -209,7 +209,7 @@ def chunks(folder: Path) -> list[str]:
     """Measure what reading and writing one chunk takes."""
     from gatelens.explainers.dataset.work import Job, Worker
 
-    count = 512 * (RUNS + 1)
+    count = 384 * (RUNS + 1)
     path = folder / "chunks.zarr"
     explain_dataset(model(), sequences(count), method="deeplift", out=path, workers=1)
     worker = Worker(Job(get("deeplift")(model()), path))
@@ -225,7 +225,7 @@ def chunks(folder: Path) -> list[str]:
     read, write = (1000 * statistics.median(times[1:]) for times in (reads, writes))
     text = (
         f"One chunk of {worker.store.chunk} samples is read in {read:.1f} ms and written in {write:.1f} ms "
-        "(uncompressed 3.3 MB an array); in one process both happen beside the computation."
+        "(uncompressed 2.5 MB an array); in one process both happen beside the computation."
     )
     return [text, ""]
 

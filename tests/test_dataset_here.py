@@ -93,6 +93,9 @@ def test_threads_give_the_same_bits(model, tmp_path, monkeypatch, method) -> Non
 
 def test_the_process_is_left_as_it_was(model, tmp_path) -> None:
     """Generators, warning filters, numbers of threads, cuDNN's switch and the model, also after an error."""
+    explain_dataset(
+        model, numbers(), method="saliency", out=tmp_path / "first.zarr"
+    )  # imports add filters of their own
     model.train()
     before = (
         torch.get_rng_state(), np.random.get_state()[1].copy(), list(warnings.filters), torch.get_num_threads(),  # noqa: NPY002

@@ -14,7 +14,7 @@ from ..attribution import Attribution
 from ..base import Explainer, PlayerExplainer
 
 COPIES = 6  # of a sample's arrays while it is explained: float64 on the way, labelled, float32, compressed
-MOST_SAMPLES = 512  # more gain little speed, and would be lost together when a run is killed
+MOST_SAMPLES = 384  # more gain little speed, and would be lost together when a run is killed
 MOST_SAMPLES_ONE_BY_ONE = 32  # of methods that explain sample after sample, which take long
 LEAST_BYTES = 32 * 2**20
 USUAL_BYTES = 256 * 2**20

