@@ -143,7 +143,12 @@ class Explainer(ABC):
             ModelError: The model raised, or cannot be explained by this method.
         """
         # a forward pass may count in buffers or draw random numbers (dropout that is always on); both are put back
-        with torch.inference_mode(False), seeded(self.seed), kept_buffers(self.predictor.module):
+        with (
+            torch.inference_mode(False),
+            seeded(self.seed),
+            kept_buffers(self.predictor.module),
+            self.predictor.evaluation(),
+        ):
             inputs, lengths, sample_names, times = unpacked(inputs, lengths, sample_names, times)
             return self._explain(inputs, target, lengths, progress, sample_names, times)
 
@@ -159,6 +164,7 @@ class Explainer(ABC):
         background = None if self.background is None else resolve_background(self.background, checked)
         scores, kept = self._predict(checked, lengths)
         resolved = predictor.resolve_target_of(scores, checked, target, lengths)
+        baseline_prediction, kept_baseline = self._predict_baseline(checked, lengths, resolved, baseline, background)
         problem = Problem(
             predictor=predictor,
             inputs=checked,
@@ -167,14 +173,14 @@ class Explainer(ABC):
             baseline=baseline,
             background=background,
             prediction=_array(resolved.select(_activated(predictor, scores))),
-            baseline_prediction=self._baseline_prediction(checked, lengths, resolved, baseline, background),
+            baseline_prediction=baseline_prediction,
             seed=self.seed,
             progress=progress,
             holds_last=background is None and isinstance(self.baseline, str) and self.baseline == "hold_last",
             kept=kept,
+            kept_baseline=kept_baseline,
         )
-        with predictor.evaluation():
-            contribution = self._attribute(problem)
+        contribution = self._attribute(problem)
         values = self._checked_values(contribution, problem)
         return build_attribution(
             explainer=self,
@@ -198,21 +204,24 @@ class Explainer(ABC):
         """
         return self.predictor.predict(inputs, lengths), None
 
-    def _baseline_prediction(
+    def _predict_baseline(
         self, inputs: Tensor, lengths: Tensor, target: Any, baseline: Tensor, background: Tensor | None
-    ) -> NDArray[np.float64]:
-        """Return (B,), the explained number of the baseline, or its mean over the background."""
+    ) -> tuple[NDArray[np.float64], Any]:
+        """Return (B,), the explained number of the baseline, or its mean over the background; and what `_predict` kept.
+
+        That is of one sequence, where one baseline stands for all; else nothing.
+        """
         if background is None:
-            if bool((lengths == lengths[0]).all()) and bool((baseline == baseline[:1]).all()):  # one stands for all
-                scores = self.predictor.predict(baseline[:1], lengths[:1])
+            if bool((lengths == lengths[0]).all()) and bool((baseline == baseline[:1]).all()):
+                scores, kept = self._predict(baseline[:1], lengths[:1])
                 every = scores.expand(len(lengths), *scores.shape[1:])
-                return _array(target.select(_activated(self.predictor, every)))
-            return _array(self.predictor.evaluate(baseline, target, lengths))
+                return _array(target.select(_activated(self.predictor, every))), kept
+            return _array(self.predictor.evaluate(baseline, target, lengths)), None
         total = np.zeros(len(lengths))
         for reference in background:
             rows = clear_padding(reference.expand(inputs.shape), lengths)
             total += _array(self.predictor.evaluate(rows, target, lengths))
-        return total / len(background)
+        return total / len(background), None
 
     def _checked_values(self, contribution: Contribution, problem: Problem) -> NDArray[Any]:
         values = contribution.values

@@ -58,8 +58,11 @@ class DeepLIFT(OpenedExplainer):
         reference = part.baseline
         shared = bool((part.lengths == part.lengths[0]).all()) and bool((reference == reference[:1]).all())
         run = self._open(problem, part)
-        base = open_run(model, reference[:1], part.lengths[:1]) if shared else open_run(model, reference, part.lengths)
-        problem.predictor.forward_evaluations += len(base.lengths)
+        base = problem.kept_baseline if shared else None
+        if not isinstance(base, OpenedRun) or base.hidden.shape[1] != reference.shape[1]:  # of a part that was trimmed
+            count = 1 if shared else len(reference)
+            base = open_run(model, reference[:count], part.lengths[:count])
+            problem.predictor.forward_evaluations += count
         problem.predictor.backward_evaluations += len(part.values)
         multiplier = _through_pooling(run, base, self._at_pooled(part, run, base), part.places)  # (b, T, F)
         for layer, base_layer in zip(reversed(run.layers), reversed(base.layers), strict=True):

@@ -96,6 +96,7 @@ class Problem:
         holds_last: Whether the baseline is "hold_last": `baseline` holds each sequence's first timestep, and what is
             switched off holds the last value before it that is on (see `players.mixture`).
         kept: What `Explainer._predict` kept of the pass that gave the prediction.
+        kept_baseline: The same of the baseline's, where one sequence stands for all.
     """
 
     predictor: Predictor
@@ -110,6 +111,7 @@ class Problem:
     progress: bool
     holds_last: bool = False
     kept: Any = None
+    kept_baseline: Any = None
 
     @property
     def reads_tokens(self) -> bool:
@@ -148,6 +150,7 @@ class Problem:
             baseline_prediction=self.baseline_prediction[rows.numpy()],
             progress=False,
             kept=None,
+            kept_baseline=None,
         )
 
     def continuous(self) -> Continuous:

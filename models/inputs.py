@@ -127,7 +127,7 @@ def check_lengths(lengths: Any, batch: int, steps: int) -> Tensor:
 
 def check_finite(inputs: Tensor, lengths: Tensor, name: str = "inputs") -> None:
     """Refuse NaN and infinite values at valid timesteps of inputs (B, T, D); padding may hold anything."""
-    if not inputs.dtype.is_floating_point:
+    if not inputs.dtype.is_floating_point or bool(inputs.sum().isfinite()):  # one such number makes the sum another
         return
     bad = ~torch.isfinite(inputs) & valid_mask(lengths, inputs.shape[1]).to(inputs.device)[..., None]  # (B, T, D)
     if bad.any():

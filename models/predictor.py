@@ -81,6 +81,7 @@ class Predictor:
         self.forward_evaluations = 0
         self.backward_evaluations = 0
         self._in_time = True
+        self._held = False  # in eval mode, by `evaluation`
         if output == "probability" and self.task not in ("binary", "multiclass"):
             known = "it is a regression" if self.task == "regression" else "its task is not known"
             raise InvalidInputError(
@@ -155,8 +156,15 @@ class Predictor:
     @contextmanager
     def evaluation(self) -> Iterator[None]:
         """Hold the model in eval mode with frozen parameters; as found afterwards, also after an error."""
-        with evaluation_mode(self.module, freeze=True):
+        if self._held:
             yield
+            return
+        self._held = True
+        try:
+            with evaluation_mode(self.module, freeze=True):
+                yield
+        finally:
+            self._held = False
 
     @contextmanager
     def differentiation(self) -> Iterator[None]:
