@@ -29,6 +29,8 @@ from .readout import Readout
 
 BLOCK_ROWS = 1024  # states of a block on the CPU: more leave the cache
 EXACT_PLAYERS = 20  # whose 2^20 coalitions take a second or two
+SPARED = 2**21  # multiplications a timestep; fewer than these cost less than finding out whose states are the same
+CHAINED = 8  # timesteps that one layer goes before the next one follows
 DEVICE_ROWS = 16384  # elsewhere, where each operation costs a launch
 
 
@@ -204,6 +206,25 @@ class PrefixEngine:
         self.cell_steps += len(block)
         block.pooled = self._readout.add(block.hidden[-1], block.pooled, t)
 
+    def _spared(self, rows: int) -> int:
+        """Return how many multiplications a timestep of so many states takes."""
+        return rows * sum(layer.weight_hh.numel() for layer in self._layers)
+
+    def _chain(self, block: Block, start: int, on: NDArray[np.int64]) -> None:
+        """Take all states through the timesteps from `start` to the last, each as `on` (S, N) says, in place."""
+        choice = torch.as_tensor(np.ascontiguousarray(on), device=self._drive.device)
+        steps = len(choice) if len(self._layers) == 1 else CHAINED
+        for first in range(0, len(choice), steps):
+            chosen: Tensor | None = choice[first : first + steps]
+            given = self._drive[start + first : start + first + steps]
+            for number, layer in enumerate(self._layers):
+                top = number + 1 == len(self._layers)
+                every = None if top else given.new_empty(len(given), len(block), layer.units)
+                layer.chain(block.hidden[number], block.cell[number], given, chosen, every)
+                if every is not None:
+                    given, chosen = every, None
+        self.cell_steps += len(block) * len(choice)
+
     def _next_start(self, player: int) -> int:
         return self._starts[player] if player < len(self._starts) else self.steps
 
@@ -226,6 +247,14 @@ class PrefixEngine:
         players = np.zeros((coalitions.shape[1] + 1, count), dtype=np.int64)  # the last: one that is left off
         players[:-1] = coalitions.T
         for t in range(self.steps):
+            divides = self._beginnings[t] < len(self.active)
+            if self.stretches and not block.pooled and (not divides or self._spared(count - len(block)) < SPARED):
+                if divides and len(block) < count:
+                    block = block.rows(torch.as_tensor(member, device=self._drive.device))
+                    member = np.arange(count)
+                on = players[self._places[t:, 0]]  # (S, N)
+                self._chain(block, t, on if len(block) == count else on[:, leads])
+                break
             begin, stop = self._beginnings[t : t + 2]  # the players that come in
             if stop > begin and len(block) < count:
                 bits = players[begin:stop]

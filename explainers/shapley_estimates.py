@@ -14,6 +14,7 @@ Source: Covert & Lee 2021, "Improving KernelSHAP" (pairs); the Gaussian process 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import cache
@@ -229,14 +230,13 @@ def gaussian_process(
         return np.zeros(count), np.zeros(count)
     relative = np.clip(np.sqrt(guide / max(float(guide.mean()), 1e-300)), *RELATIVE_SCALES)
     some = pairs.some(SCALE_PAIRS)
-    best = -math.inf
-    for scale in SCALES:
-        candidate = np.minimum(scale * relative, LARGEST_SCALE)
-        _, known, factor = _factored(some, candidate)
+
+    def likelihood(place: int) -> float:
+        _, known, factor = _factored(some, np.minimum(SCALES[place] * relative, LARGEST_SCALE))
         white = solve_triangular(factor, known, lower=True, check_finite=False)
-        likelihood = -len(known) * math.log(white @ white / len(known)) / 2 - float(np.log(np.diag(factor)).sum())
-        if likelihood > best:
-            best, scales = likelihood, candidate
+        return -len(known) * math.log(white @ white / len(known)) / 2 - float(np.log(np.diag(factor)).sum())
+
+    scales = np.minimum(SCALES[_summit(likelihood, len(SCALES))] * relative, LARGEST_SCALE)
     signs, known, factor = _factored(pairs, scales)
     inverse = dtrtri(factor, lower=1)[0]  # of the factor: (K + nugget)^-1 = inverse^T inverse
     solution = inverse.T @ (inverse @ known)
@@ -247,6 +247,19 @@ def gaussian_process(
     reach = shapley_of_kernel(signs, scales)  # (n, P + 1)
     explained = ((reach @ inverse.T) ** 2).sum(axis=1)
     return reach @ solution, np.sqrt(np.maximum(prior_variance(scales) - explained, 0) * variance)
+
+
+def _summit(height: Callable[[int], float], count: int) -> int:
+    """Return where a row of heights that rises and then falls is highest, climbing from the middle."""
+    heights: dict[int, float] = {}
+    here = count // 2
+    while True:
+        near = [place for place in (here, here - 1, here + 1) if 0 <= place < count]
+        heights |= {place: height(place) for place in near if place not in heights}
+        best = max(near, key=lambda place: heights[place])
+        if best == here:
+            return here
+        here = best
 
 
 def _factored(pairs: Pairs, scales: NDArray[np.float64]) -> tuple[Signs, NDArray[np.float64], NDArray[np.float64]]:
@@ -296,6 +309,7 @@ def prior_variance(scales: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(4 * scales * (np.outer(weights, weights).ravel() @ even))
 
 
+@cache
 def _nodes(count: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return nodes and weights on 0..1 that integrate even polynomials of degree up to n - 1 exactly.
 

@@ -58,7 +58,7 @@ class Layer:
             new_cell: (2, N, H), contiguous; written.
         """
         if self.compiled:
-            self._run(hidden, cell, given, None, new_hidden, new_cell)
+            self._run(hidden, cell, given[None], None, new_hidden, new_cell)
             return
         product = hidden @ self.weight_hh.T  # (N, 4H)
         added = given[:, None] if given.ndim == 2 else self.drive(given)  # (2, 1 or N, 4H)
@@ -74,11 +74,28 @@ class Layer:
             given: `drive` of the inputs to choose from, (M, 4H); or, without choice, inputs of their own (N, D).
             choice: Long (N,) on the device of the states, or None.
         """
+        self.chain(hidden, cell, given[None], None if choice is None else choice[None], None)
+
+    def chain(self, hidden: Tensor, cell: Tensor, given: Tensor, choice: Tensor | None, every: Tensor | None) -> None:
+        """Take every state through S steps, in place; a few rows go all the way before the next, and stay in the cache.
+
+        Args:
+            hidden: (N, H), contiguous; written.
+            cell: (N, H), contiguous; written.
+            given: Of each step what `one` takes: (S, M, 4H), or without choice (S, N, D).
+            choice: Long (S, N) on the device of the states, or None.
+            every: (S, N, H), contiguous: where the hidden states of all steps are written; None: nowhere.
+        """
         if self.compiled:
-            self._run(hidden, cell, given, choice, hidden, cell)
+            self._run(hidden, cell, given, choice, hidden if every is None else every, cell)
+            if every is not None:
+                hidden.copy_(every[-1])
             return
-        added = self.drive(given) if choice is None else given[choice]  # (N, 4H)
-        self._step(hidden @ self.weight_hh.T + added, cell, hidden, cell)
+        for step in range(len(given)):
+            added = self.drive(given[step]) if choice is None else given[step][choice[step]]  # (N, 4H)
+            self._step(hidden @ self.weight_hh.T + added, cell, hidden, cell)
+            if every is not None:
+                every[step] = hidden
 
     def _step(self, pre: Tensor, cell: Tensor, new_hidden: Tensor, new_cell: Tensor) -> None:
         i, f, g, o = pre.chunk(4, dim=1)  # (N, H) each
@@ -99,17 +116,18 @@ class Layer:
         from .products import ROWS
 
         rows, units = hidden.shape
-        shared = new_hidden.ndim == 3 and given.ndim == 2
-        features = 0 if shared or choice is not None else given.shape[-1]
+        steps, both = len(given), new_cell.ndim == 3
+        features = 0 if choice is not None or (both and given.ndim == 3) else given.shape[-1]
         if choice is None:
             choice = torch.empty(0, dtype=torch.long)
         arrays = (hidden, cell, new_hidden, new_cell, given, choice, given, *self._packed)
         assert all(array.is_contiguous() for array in arrays), "a kernel's arrays are contiguous"
         job = np.zeros(compiled.NUMBERS, dtype=np.int64)
-        job[compiled.BOTH], job[compiled.COUNT], job[compiled.UNITS] = new_hidden.ndim == 3, rows, units
-        job[compiled.FEATURES], job[compiled.OPTIONS] = features, given.shape[0]
+        job[compiled.BOTH], job[compiled.COUNT], job[compiled.UNITS] = both, rows, units
+        job[compiled.FEATURES], job[compiled.OPTIONS], job[compiled.STEPS] = features, given.shape[1], steps
+        job[compiled.KEEP] = not both and new_hidden.ndim == 3
         job[compiled.HIDDEN :] = [array.data_ptr() for array in arrays]
         tiles = -(-rows // ROWS)
-        threads = count(tiles) if rows * 4 * units * (units + features) >= MUCH_WORK else 1
+        threads = count(tiles) if steps * rows * 4 * units * (units + features) >= MUCH_WORK else 1
         job[compiled.SHARES] = 1 if threads == 1 else min(4 * threads, tiles)
         share(compiled.branch_task, job, threads)

@@ -119,6 +119,7 @@ def test_shared_beginnings_change_no_number(options, monkeypatch):
 def test_shared_beginnings_are_read_once(monkeypatch):
     """Taking timesteps away one by one costs half of what whole passes cost, and is counted so."""
     monkeypatch.setattr("gatelens.explainers.occlusion.LONG", 8)
+    monkeypatch.setattr("gatelens.explainers.prefix_engine.SPARED", 0)
     model, inputs = lstm(), sequences(1, 60, 3)
     assert Occlusion(model).explain(inputs).attrs["forward_evaluations"] < 40
     assert Occlusion(model, players="feature").explain(inputs).diagnostic("prefix_shared").tolist() == [0]

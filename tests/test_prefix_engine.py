@@ -193,16 +193,23 @@ def test_any_order_and_repetition_of_coalitions():
         np.testing.assert_allclose(engine(played, rows=rows).values(chosen), played(chosen), rtol=0, atol=1e-12)
 
 
-def test_cell_steps_are_those_of_the_shared_prefixes():
-    """All coalitions cost 2^(n+1) - 2 steps, whatever the blocks; sorted ones as many as they have beginnings."""
+def test_cell_steps_are_those_of_the_shared_prefixes(monkeypatch):
+    """All coalitions cost 2^(n+1) - 2 steps, whatever the blocks; sorted ones as many as they have beginnings.
+
+    Where sharing saves less than finding out costs, each goes its own way, to the same values.
+    """
     played = game(lstm(), sequences(1, 10, 3))
     for rows in (8, 1024):
         made = engine(played, rows=rows)
         made.all_values()
         assert made.cell_steps == 2**11 - 2
     chosen = np.random.default_rng(0).random((40, 10)) < 0.5
+    alone = engine(played)
+    values = alone.values(chosen)
+    assert alone.cell_steps == 40 * 10
+    monkeypatch.setattr("gatelens.explainers.prefix_engine.SPARED", 0)
     made = engine(played)
-    made.values(chosen)
+    np.testing.assert_allclose(made.values(chosen), values, rtol=0, atol=1e-12)
     assert made.cell_steps == sum(len({tuple(row[: t + 1]) for row in chosen}) for t in range(10))
 
 
@@ -229,6 +236,51 @@ def test_the_compiled_step_equals_torch(units, rows, features):
         plain.one(*expected, given, chosen)
         for one, other in zip(found, expected, strict=True):
             torch.testing.assert_close(one, other, rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize("plain", [False, True], ids=["compiled", "plain"])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_chain_is_one_step_after_the_other(monkeypatch, plain, threads):
+    """With inputs to choose from or of each state's own, the hidden states of all steps written or not."""
+    monkeypatch.setattr("gatelens.models.branching.MUCH_WORK", 0)
+    layer = Layer(torch.nn.LSTM(3, 7, batch_first=True))
+    layer.compiled = layer.compiled and not plain
+    steps, rows = 5, 21
+    hidden, cell = sequences(rows, 7), sequences(rows, 7, seed=2)
+    choice = torch.arange(steps * rows).view(steps, rows) % 3
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        for given, chosen in ((sequences(steps, 3, 28, seed=3), choice), (sequences(steps, rows, 3, seed=4), None)):
+            expected, passed = [hidden.clone(), cell.clone()], []
+            for step in range(steps):
+                layer.one(*expected, given[step], None if chosen is None else chosen[step])
+                passed.append(expected[0].clone())
+            for every in (None, torch.full((steps, rows, 7), torch.nan)):
+                found = [hidden.clone(), cell.clone()]
+                layer.chain(*found, given, chosen, every)
+                for one, other in zip(found, expected, strict=True):
+                    assert torch.equal(one, other)
+                assert every is None or torch.equal(every, torch.stack(passed))
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("pooling", POOLINGS)
+@pytest.mark.parametrize("config", MODELS, ids=str)
+def test_shared_or_not_values_are_the_same(monkeypatch, config, pooling):
+    """Coalitions whose states go on together as long as they can, and such whose states part early."""
+    played = game(lstm(pooling=pooling, **config), sequences(1, 19, 3), length=17)
+    chosen = np.random.default_rng(0).random((60, 19)) < 0.5
+    chosen[:10] = np.eye(19, dtype=bool)[:10]
+    chosen[10:14, 5:] = False
+    found = []
+    for spared in (0, 8 * 20, 2**21):
+        monkeypatch.setattr("gatelens.explainers.prefix_engine.SPARED", spared)
+        made = engine(played, rows=32)
+        found.append(made.values(chosen[:, made.active]))
+    for other in found[1:]:
+        np.testing.assert_allclose(other, found[0], rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("size", [1e-4, 1.0, 30.0, 1000.0, float("nan")])
