@@ -150,10 +150,12 @@ def throughput(folder: Path, count: int) -> list[str]:
                 print(f"{method}, {name}: {found}", flush=True)
         speed = {name: count / statistics.median(one["seconds"] for one in found) for name, found in runs.items()}
         peer = speed["bare"]
+        work = {name: statistics.median(one["explaining"] for one in runs[name]) for name in ("one", "all")}
         chunk = runs["one"][0]
         lines.append(
             f"| {method} | {peer:.0f} ({best}) | {speed['usual']:.0f} | {speed['usual'] / peer:.2f} | "
             f"{speed['threads']:.0f} | {speed['all']:.0f} | {speed['one']:.0f} | {speed['all'] / speed['one']:.2f} | "
+            f"{cores * work['one'] / work['all']:.2f} | "
             f"{1000 * (chunk['seconds'] - chunk['explaining']) / chunk['chunks']:.0f} | "
             f"{chunk['size'] / chunk['raw']:.2f} |"
         )
@@ -164,15 +166,16 @@ def throughput(folder: Path, count: int) -> list[str]:
         f"processes go on. Medians of {RUNS} runs in turn, of runs of more than {BRIEF:.0f} s one. "
         "The bare loop stores nothing: "
         f"captum's integrated gradients ({POINTS} steps), and for gate saliency the explainer itself, each with the "
-        "number of rows at once that is best here and with all cores as threads. Overhead: seconds of one process that "
+        "number of rows at once that is best here and with all cores as threads. While they explain: the same without "
+        "starting and waiting. Overhead: seconds of one process that "
         "are not explaining, for each chunk. Size: bytes on disk beside what is held in float32."
     )
     head = (
         "| method | bare loop (rows at once) | `explain_dataset` | of the bare loop | "
         f"in this process, {cores} threads | {cores} processes | one process, 1 thread | "
-        f"{cores} processes beside one | overhead, ms a chunk | size |"
+        f"{cores} processes beside one | while they explain | overhead, ms a chunk | size |"
     )
-    return ["## A whole dataset", "", text, "", head, "|---|---|---|---|---|---|---|---|---|---|", *lines, ""]
+    return ["## A whole dataset", "", text, "", head, "|---|---|---|---|---|---|---|---|---|---|---|", *lines, ""]
 
 
 def memory(folder: Path, sizes: tuple[int, ...]) -> list[str]:
