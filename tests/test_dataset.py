@@ -28,6 +28,7 @@ from gatelens.explainers.dataset import (
     to_parquet,
 )
 from gatelens.models import DataSpec, FeatureSpec, InvalidInputError, LSTMConfig, LSTMModel, ModelError, SequenceData
+from helpers.stores import files_of
 
 STEPS, FEATURES = 9, 3
 
@@ -53,15 +54,6 @@ def numbers(count: int = 50, seed: int = 0) -> np.ndarray:
 def lengths_of(count: int = 50) -> np.ndarray:
     """Return lengths 1 to STEPS."""
     return np.random.default_rng(1).integers(1, STEPS + 1, count)
-
-
-def files_of(path) -> dict[str, bytes]:
-    """Return the bytes of all files of a store but those that hold seconds."""
-    return {
-        str(file.relative_to(path)): file.read_bytes()
-        for file in sorted(path.rglob("*"))
-        if file.is_file() and "chunk_cost" not in file.parts
-    }
 
 
 METHODS = {

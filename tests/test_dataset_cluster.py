@@ -15,9 +15,10 @@ import pytest
 import torch
 
 from gatelens.explainers.dataset import ClusterError, Progress, explain_dataset, failures, open_store
-from gatelens.explainers.dataset.cluster import local_client, packed
+from gatelens.explainers.dataset.cluster import local_client, one_thread, packed
 from gatelens.explainers.dataset.work import Job
 from gatelens.models import LSTMConfig, LSTMModel, ModelError
+from helpers.stores import files_of
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="starts and kills processes as POSIX does")
 
@@ -55,24 +56,6 @@ def cluster():
 def numbers(count: int = 64) -> np.ndarray:
     """Return inputs (count, 9, 3)."""
     return np.random.default_rng(0).standard_normal((count, 9, 3)).astype(np.float32)
-
-
-def files_of(path) -> dict[str, bytes]:
-    """Return the bytes of all files of a store but those that hold seconds."""
-    return {
-        str(file.relative_to(path)): file.read_bytes()
-        for file in sorted(path.rglob("*"))
-        if file.is_file() and "chunk_cost" not in file.parts
-    }
-
-
-@contextmanager
-def one_thread():
-    """Compute as a worker does."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.mark.parametrize("method", ["integrated_gradients", "lime"])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import warnings
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,10 +12,12 @@ from torch import nn
 
 from gatelens.explainers import DeepLIFT, Explainer, available, get
 from gatelens.explainers.dataset import explain_dataset, failures
+from gatelens.explainers.dataset.cluster import one_thread
 from gatelens.explainers.dataset.here import at_once, copies
 from gatelens.explainers.dataset.store import WAITING, AttributionStore
 from gatelens.explainers.dataset.work import Job, Worker
 from gatelens.models import LSTMConfig, LSTMModel, Predictor
+from helpers.stores import files_of
 
 CONCURRENT = [name for name in available() if get(name).concurrent]
 STEPS, FEATURES = 9, 3
@@ -41,15 +42,6 @@ def numbers(count: int = 30) -> np.ndarray:
     return np.random.default_rng(0).standard_normal((count, STEPS, FEATURES)).astype(np.float32)
 
 
-def files_of(path: Path) -> dict[str, bytes]:
-    """Return the bytes of all files of a store but those that hold seconds."""
-    return {
-        str(file.relative_to(path)): file.read_bytes()
-        for file in sorted(path.rglob("*"))
-        if file.is_file() and "chunk_cost" not in file.parts
-    }
-
-
 def test_who_may_share_a_process() -> None:
     """The quick methods may; those that draw from global generators, or set numbers of threads, may not."""
     assert set(CONCURRENT) == {
@@ -67,10 +59,8 @@ def test_threads_give_the_same_bits(model, tmp_path, monkeypatch, method) -> Non
     lengths[11] = STEPS
     options = {"background": numbers(3)} if get(method).takes_background else {}
     call = {"method": method, "lengths": lengths, "options": options}
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    explain_dataset(model, inputs, out=tmp_path / "one.zarr", workers=1, **call)
-    torch.set_num_threads(threads)
+    with one_thread():
+        explain_dataset(model, inputs, out=tmp_path / "one.zarr", workers=1, **call)
 
     both, seen = threading.Barrier(2, timeout=60), set()
     do = Worker.do
