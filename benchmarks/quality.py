@@ -21,7 +21,7 @@ from pages import section
 from recorder import in_turn
 from torch import Tensor, nn
 
-from gatelens.explainers import Contribution, Explainer, Problem, available
+from gatelens.explainers import Contribution, Explainer, Problem, get
 from gatelens.models import LSTMConfig, LSTMModel, ModelError
 
 STEPS, FEATURES, HIDDEN = 16, 8, 64
@@ -98,10 +98,8 @@ def truth(inputs: Tensor) -> Tensor:
 
 def timesteps(method: str, model: LSTMModel, inputs: Tensor, **options: Any) -> NDArray[np.float64] | None:
     """Return the attribution of every timestep (B, T), or None where the method does not take the model."""
-    explainer = available()[method].explainer
-    assert explainer is not None, method
     try:
-        return explainer(model, **options).explain(inputs).timesteps
+        return get(method)(model, **options).explain(inputs).timesteps
     except ModelError:
         return None
 
@@ -230,8 +228,8 @@ def cost() -> list[list[str]]:
             leaf = inputs.clone().requires_grad_()
             torch.autograd.grad(model(leaf).sum(), leaf)
 
-        ways = [lambda method=method, model=model: timesteps(method, model, inputs) for method in methods]
-        ways.append(lambda model=model: Nothing(model).explain(inputs).timesteps)
+        explainers = [*(get(method)(model) for method in methods), Nothing(model)]
+        ways = [lambda explainer=explainer: explainer.explain(inputs).timesteps for explainer in explainers]
         for method, (_, ratio) in zip(found, in_turn(both, *ways)[1:], strict=True):
             found[method].append(f"{ratio:.2f}")
     return rows + [[method, *values] for method, values in found.items()]

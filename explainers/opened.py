@@ -66,16 +66,10 @@ class OpenedExplainer(Explainer):
 
     def _predict(self, inputs: Tensor, lengths: Tensor) -> tuple[Tensor, OpenedRun | None]:
         """Return scores, and the pass that gave them, opened, where it is the model's own and fits the budget."""
-        model, predictor = self._model, self.predictor
-        if model is not predictor.model or not is_plain(model) or len(inputs) > _rows(predictor, inputs):
-            return super()._predict(inputs, lengths)
-        with predictor.evaluation(), torch.no_grad():
-            run = open_run(model, inputs if model.embedding is None else model.embedding(inputs), lengths)
-            scores = every_score(run)
-        predictor.forward_evaluations += len(inputs)
-        if not torch.isfinite(scores).all():
-            return super()._predict(inputs, lengths)  # which says so
-        return scores, run
+        opened = None
+        if self._model is self.predictor.model:
+            opened = predict_opened(self.predictor, inputs, lengths)
+        return super()._predict(inputs, lengths) if opened is None else opened
 
     def _attribute(self, problem: Problem) -> Contribution:
         continuous = problem.continuous()
@@ -136,6 +130,23 @@ class OpenedExplainer(Explainer):
         for reference in problem.background:
             one = clear_padding(reference.expand(len(rows), *reference.shape).contiguous(), lengths)
             yield problem.predictor.embedding()(one) if problem.reads_tokens else one
+
+
+def predict_opened(predictor: Predictor, inputs: Tensor, lengths: Tensor) -> tuple[Tensor, OpenedRun] | None:
+    """Return the scores (B, K) or (B, T, K) of an `LSTMModel`, and the pass that gave them, opened.
+
+    None where the model is no plain one, where the pass does not fit the budget, or where scores are not finite.
+    """
+    model = predictor.model
+    if not isinstance(model, LSTMModel) or not is_plain(model) or len(inputs) > _rows(predictor, inputs):
+        return None
+    with predictor.evaluation(), torch.no_grad():
+        run = open_run(model, inputs if model.embedding is None else model.embedding(inputs), lengths)
+        scores = every_score(run)
+    if not torch.isfinite(scores).all():
+        return None
+    predictor.forward_evaluations += len(inputs)
+    return scores, run
 
 
 def _rows(predictor: Predictor, inputs: Tensor) -> int:

@@ -142,7 +142,7 @@ class Game:
         """Return the players' contributions (n,) as cells (T, D), 0 at padding."""
         cells = self.players.spread(contributions, self.changed)  # (L, D)
         padding = self.problem.inputs.shape[1] - cells.shape[0]
-        return np.pad(cells, ((0, padding), (0, 0)))
+        return np.pad(cells, ((0, padding), (0, 0))) if padding else cells
 
 
 def mixture(inputs: Tensor, reference: Tensor, on: Tensor, *, holds_last: bool) -> Tensor:

@@ -23,14 +23,18 @@ from torch import Tensor, nn
 from ..models import LSTMModel
 from ..models.activation_lstm import ActivationLSTM
 from ..models.branching import Layer
+from ..models.doubling import Doubling
 from ..models.opened import is_plain
 from .players import CoalitionMatrix, Game
 from .readout import Readout
 
 BLOCK_ROWS = 1024  # states of a block on the CPU: more leave the cache
 EXACT_PLAYERS = 20  # whose 2^20 coalitions take a second or two
-SPARED = 2**21  # multiplications a timestep; fewer than these cost less than finding out whose states are the same
+SPARED = 2**22  # multiplications a timestep; fewer than these cost less than finding out whose states are the same
 CHAINED = 8  # timesteps that one layer goes before the next one follows
+AT_ONCE = 2**37  # multiplications of a compiled call, half a second: no interrupt is heard meanwhile
+TILES_AT_ONCE = 8  # that threads may share
+READ_ROWS = 2**16  # coalitions whose scores become numbers at once
 DEVICE_ROWS = 16384  # elsewhere, where each operation costs a launch
 
 
@@ -99,16 +103,20 @@ class PrefixEngine:
         self._holds_last = problem.holds_last
         self._owner = game.players.labels[: self.steps]  # (L, D)
         self.stretches = not self._holds_last and are_stretches(self._owner)
-        order = list(dict.fromkeys(self._owner.ravel().tolist()))
-        self.active = sorted(set(active) & set(order), key=order.index)
-        self._starts = [int(np.flatnonzero((self._owner == player).any(axis=1))[0]) for player in self.active]
+        known, first = np.unique(self._owner, return_index=True)
+        begins = dict(zip(known.tolist(), first.tolist(), strict=True))  # each player's first cell, in reading order
+        self.active = sorted((player for player in active if player in begins), key=begins.__getitem__)
+        self._starts = [begins[player] // self._owner.shape[1] for player in self.active]
         # At t begin those from `_beginnings[t]` to `_beginnings[t + 1]` of `active`; `_places` says whose a cell is.
         self._beginnings = np.searchsorted(self._starts, np.arange(self.steps + 1)).tolist()
-        place = dict(zip(self.active, range(len(self.active)), strict=True))
-        self._places = np.array([[place.get(player, -1) for player in row] for row in self._owner.tolist()])  # (L, D)
+        place = np.full(known.max() + 1, -1)
+        place[self.active] = np.arange(len(self.active))
+        self._places = place[self._owner]  # (L, D)
         self._rooms: dict[int, tuple[list[Tensor], list[Tensor]]] = {}
         self.cell_steps = 0
         self.rows = self._rows(memory_bytes)
+        self._memory_bytes = memory_bytes
+        self._doubling: Doubling | None = None
 
     def _rows(self, memory_bytes: int) -> int:
         """Return how many states a block may hold: a power of 2."""
@@ -127,6 +135,19 @@ class PrefixEngine:
             rows //= 2
         return rows
 
+    def _make_doubling(self) -> Doubling | None:
+        """Return what goes through all coalitions in compiled calls, where that is possible and fits the budget."""
+        weight, count = self._readout.linear, len(self.active)
+        if weight is None or not self.stretches or not 0 < count <= EXACT_PLAYERS:
+            return None
+        begun = np.array([-1, *self.active])[np.searchsorted(self._starts, np.arange(self.steps), side="right")]
+        doubling = Doubling(self._layers, self._drive, weight, self._starts, self._owner[:, 0] == begun)
+        if not doubling.possible or min(2 ** (count - 1), self.rows) < doubling.rows:
+            return None
+        states = torch.get_num_threads() * doubling.bytes(0)
+        needed = (3 * 8 + 4 * doubling.outputs) * 2**count + states
+        return doubling if needed <= self._memory_bytes else None
+
     @torch.no_grad()
     def all_values(self) -> NDArray[np.float64]:
         """Return the explained number of every coalition of the active players, (2^n,); player k is bit k."""
@@ -140,7 +161,15 @@ class PrefixEngine:
             return values
         start = self._start(1)
         self._advance(start, 0, self._next_start(0), None)
-        self._double(start, 0, 0, values)
+        self._doubling = self._make_doubling()
+        if self._doubling is None:
+            self._double(start, 0, 0, values)
+        else:
+            scores = self._drive.new_empty(len(values), self._doubling.outputs)
+            self._double(start, 0, 0, scores)
+            for first in range(0, len(values), READ_ROWS):
+                part = slice(first, first + READ_ROWS)
+                values[part] = self._readout.explained(scores[part])
         self._rooms.clear()
         return values
 
@@ -156,21 +185,38 @@ class PrefixEngine:
 
     # -- every coalition ---------------------------------------------------------------------------------------------
 
-    def _double(self, block: Block, player: int, first: int, values: NDArray[np.float64]) -> None:
-        """Fill the values of all coalitions that begin as the block's rows do, which stand at `first` and after."""
-        if player == len(self.active):
-            values[first : first + len(block)] = self._readout.value(block.hidden[-1], block.pooled)
+    def _double(self, block: Block, player: int, first: int, ends: NDArray[np.float64] | Tensor) -> None:
+        """Fill the ends of all coalitions that begin as the block's rows do, which stand at `first` and after.
+
+        Ends are values (2^n,), or scores (2^n, K) where there is a `Doubling`.
+        """
+        if isinstance(ends, Tensor):
+            assert self._doubling is not None
+            if self._goes_whole(len(block), player):
+                self.cell_steps += self._doubling.run(block.hidden, block.cell, player, ends[first:])
+                return
+        elif player == len(self.active):
+            ends[first : first + len(block)] = self._readout.value(block.hidden[-1], block.pooled)
             return
         step, stop, rows = self._starts[player], self._next_start(player + 1), len(block)
         children = self._children(block, player, step)
         if step + 1 < stop:
             self._advance(children, step + 1, stop, torch.arange(2, device=self._drive.device).repeat_interleave(rows))
         if 2 * rows <= self.rows:
-            self._double(children, player + 1, first, values)
+            self._double(children, player + 1, first, ends)
             return
         for half in range(2):
             part = children.rows(slice(half * rows, (half + 1) * rows))
-            self._double(part, player + 1, first + half * 2**player, values)
+            self._double(part, player + 1, first + half * 2**player, ends)
+
+    def _goes_whole(self, rows: int, player: int) -> bool:
+        """Whether all that begins as so many states do is for one compiled call: enough for threads, not too long."""
+        assert self._doubling is not None
+        left = len(self.active) - player
+        if left > 1 and self._spared(rows) * 2**left > AT_ONCE:
+            return False
+        enough = min(1 << (len(self.active) - 1), self.rows, TILES_AT_ONCE * self._doubling.rows)
+        return rows >= enough
 
     def _children(self, block: Block, player: int, step: int) -> Block:
         """Return the block's states after `step` without the player, and then those with it."""

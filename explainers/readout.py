@@ -71,6 +71,15 @@ class Readout:
             return (pooled[0] + self._explained(hidden @ self._weight.T),)
         return pooled
 
+    @property
+    def linear(self) -> Tensor | None:
+        """Weights (K, H) that give scores of the last hidden states alone; None: what came before counts, too."""
+        return self._weight if self._kind in ("last", "none") else None
+
+    def explained(self, scores: Tensor) -> NDArray[np.float64]:
+        """Return the explained number (N,) of the scores (N, K) of `linear`."""
+        return _numbers(self._explained(scores))
+
     def value(self, hidden: Tensor, pooled: tuple[Tensor, ...]) -> NDArray[np.float64]:
         """Return the explained number (N,) at the end."""
         if self._kind == "window":
@@ -81,7 +90,7 @@ class Readout:
             scores = pooled[0]
         else:
             scores = (pooled[0] if self._kind == "max" else hidden) @ self._weight.T
-        return _numbers(self._explained(scores))
+        return self.explained(scores)
 
     def _explained(self, scores: Tensor) -> Tensor:
         explained: Tensor = self._activate(scores + self._bias)[:, self._output]

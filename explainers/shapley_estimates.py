@@ -85,12 +85,7 @@ class PairSampler:
     def __init__(self, count: int, seed: int) -> None:
         self.count = count
         self._generator = np.random.default_rng(seed)
-        self._sizes = np.arange(1, count // 2 + 1)
-        halves = self._sizes * 2 == count
-        self._total = [math.comb(count, int(size)) // (2 if half else 1)
-                       for size, half in zip(self._sizes, halves, strict=True)]  # fmt: skip
-        mass = 1 / (self._sizes * (count - self._sizes)) * np.where(halves, 1, 2)
-        self._mass = mass / mass.sum()
+        self._sizes, self._total, self._mass = _sizes(count)
         self._drawn: list[dict[bytes, NDArray[np.bool_]]] = [{} for _ in self._sizes]
 
     def grow(self, pairs: int) -> CoalitionMatrix:
@@ -153,6 +148,16 @@ class PairSampler:
         if 2 * len(members) == self.count and coalition[0]:
             coalition = ~coalition  # the other of its pair would be the same
         self._drawn[number].setdefault(coalition.tobytes(), coalition)
+
+
+@cache
+def _sizes(count: int) -> tuple[NDArray[np.int64], list[int], NDArray[np.float64]]:
+    """Return the sizes of coalitions, how many pairs each has, and the share of Shapley's kernel that falls on it."""
+    sizes = np.arange(1, count // 2 + 1)
+    halves = sizes * 2 == count
+    total = [math.comb(count, int(size)) // (2 if half else 1) for size, half in zip(sizes, halves, strict=True)]
+    mass = 1 / (sizes * (count - sizes)) * np.where(halves, 1, 2)
+    return sizes, total, mass / mass.sum()
 
 
 def estimate(pairs: Pairs, guess: NDArray[np.float64] | None = None) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -221,23 +226,29 @@ def gaussian_process(
         pairs: What was evaluated; all pairs of size 1 are among them.
         influence: (n,), by what players differ; None: what each gains as first and last comer.
     """
-    from scipy.linalg import solve_triangular
-    from scipy.linalg.lapack import dtrtri
+    from scipy.linalg.lapack import dtrtri, dtrtrs  # scipy.linalg's own functions take longer than these to begin
 
     guide = np.abs(first_and_last(pairs)) if influence is None else influence
     count = len(guide)
     if not (pairs.odd.any() or pairs.full):
         return np.zeros(count), np.zeros(count)
     relative = np.clip(np.sqrt(guide / max(float(guide.mean()), 1e-300)), *RELATIVE_SCALES)
+    signs, known = _signs_and_odd(pairs)
     some = pairs.some(SCALE_PAIRS)
+    some_signs, some_known = (signs, known) if some is pairs else _signs_and_odd(some)
+    factors: dict[int, NDArray[np.float64]] = {}
+
+    def scales_of(place: int) -> NDArray[np.float64]:
+        return np.asarray(np.minimum(SCALES[place] * relative, LARGEST_SCALE))
 
     def likelihood(place: int) -> float:
-        _, known, factor = _factored(some, np.minimum(SCALES[place] * relative, LARGEST_SCALE))
-        white = solve_triangular(factor, known, lower=True, check_finite=False)
-        return -len(known) * math.log(white @ white / len(known)) / 2 - float(np.log(np.diag(factor)).sum())
+        factor = factors[place] = _factored(some_signs, scales_of(place))
+        white = dtrtrs(factor, some_known, lower=1)[0]
+        return -len(white) * math.log(white @ white / len(white)) / 2 - float(np.log(np.diag(factor)).sum())
 
-    scales = np.minimum(SCALES[_summit(likelihood, len(SCALES))] * relative, LARGEST_SCALE)
-    signs, known, factor = _factored(pairs, scales)
+    place = _summit(likelihood, len(SCALES))
+    scales = scales_of(place)
+    factor = factors[place] if some is pairs else _factored(signs, scales)
     inverse = dtrtri(factor, lower=1)[0]  # of the factor: (K + nugget)^-1 = inverse^T inverse
     solution = inverse.T @ (inverse @ known)
     left_out = solution**2 / (inverse**2).sum(axis=0)  # squared errors in units of their variance
@@ -262,16 +273,25 @@ def _summit(height: Callable[[int], float], count: int) -> int:
         here = best
 
 
-def _factored(pairs: Pairs, scales: NDArray[np.float64]) -> tuple[Signs, NDArray[np.float64], NDArray[np.float64]]:
-    """Return signs (P + 1, n) and odd values (P + 1,) of the pairs and of (all, none), and K + nugget's factor."""
-    from scipy.linalg import cholesky
+def _signs_and_odd(pairs: Pairs) -> tuple[Signs, NDArray[np.float64]]:
+    """Return the signs (P + 1, n) and odd values (P + 1,) of the pairs and of (all, none)."""
+    return np.vstack([pairs.signs, np.ones(pairs.coalitions.shape[1])]), np.append(pairs.odd, pairs.full)
 
-    signs = np.vstack([pairs.signs, np.ones(len(scales))])
+
+def _factored(signs: Signs, scales: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the lower Cholesky factor of K + nugget, (P + 1, P + 1), of signs whose last row is (all, none)."""
+    from scipy.linalg.lapack import dpotrf
+
     kernel = odd_kernel(signs, signs, scales)
-    nugget = np.full(len(signs), NUGGET * kernel[-1, -1])
-    nugget[-1] = EXACT_NUGGET * kernel[-1, -1]
-    kernel[np.diag_indices_from(kernel)] += nugget
-    return signs, np.append(pairs.odd, pairs.full), cholesky(kernel, lower=True, overwrite_a=True, check_finite=False)
+    size = kernel[-1, -1]
+    kernel.flat[:: len(kernel) + 1] += NUGGET * size
+    kernel[-1, -1] += (EXACT_NUGGET - NUGGET) * size
+    factor, failed = dpotrf(
+        kernel.T, lower=1, overwrite_a=1
+    )  # it is symmetric, and the columns of its own lie together
+    if failed:
+        raise np.linalg.LinAlgError(f"the leading minor of order {failed} is not positive")
+    return np.asarray(factor)
 
 
 def odd_kernel(signs: Signs, others: Signs, scales: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -301,12 +321,19 @@ def prior_variance(scales: NDArray[np.float64]) -> NDArray[np.float64]:
     It is the sum over odd A with i of 4 l_A / |A|^2, which is 4 l_i times the integral over u and v of the even part of
     prod_(j != i)(1 + u v l_j).
     """
-    nodes, weights = _nodes(len(scales))
-    both = np.outer(nodes, nodes).ravel()
-    slopes = np.arctanh(both[:, None] * scales)  # (Q^2, n)
+    both, weights = _products_of_nodes(len(scales))
+    slopes = np.arctanh(both[:, None] * scales)  # (Q (Q + 1) / 2, n)
     levels = np.log1p(-((both[:, None] * scales) ** 2)) / 2
     even = np.exp(levels.sum(axis=1, keepdims=True) - levels) * np.cosh(slopes.sum(axis=1, keepdims=True) - slopes)
-    return np.asarray(4 * scales * (np.outer(weights, weights).ravel() @ even))
+    return np.asarray(4 * scales * (weights @ even))
+
+
+@cache
+def _products_of_nodes(count: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the products u v of two of `_nodes`, each pair of them once, and their weights."""
+    nodes, weights = _nodes(count)
+    one, other = np.triu_indices(len(nodes))
+    return nodes[one] * nodes[other], weights[one] * weights[other] * np.where(one == other, 1, 2)
 
 
 @cache

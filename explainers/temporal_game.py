@@ -126,16 +126,21 @@ def shapley_values(values: NDArray[np.float64]) -> NDArray[np.float64]:
     count = len(values).bit_length() - 1
     if count == 0:
         return np.zeros(0)
-    sizes = np.zeros(1, dtype=np.int64)
-    for _ in range(count):
-        sizes = np.concatenate([sizes, sizes + 1])
     weights = np.array([1 / (count * math.comb(count - 1, size)) for size in range(count)])  # w
     gains = values - values[0]
-    outside = np.append(weights, 0)[sizes] * gains
-    sums = outside + np.insert(weights, 0, 0)[sizes] * gains
-    result = np.full(count, -outside.sum())
+    sums = (np.append(weights, 0) + np.insert(weights, 0, 0))[_sizes(count)] * gains
+    result = np.zeros(count)
     for player in reversed(range(count)):
         without, with_player = sums.reshape(2, -1)
-        result[player] += with_player.sum()
+        result[player] = with_player.sum()
         sums = without + with_player
+    result += (gains[-1] - result.sum()) / count  # what all share, the sum over all S of v(S) w(|S|), is so found
     return result
+
+
+def _sizes(count: int) -> NDArray[np.int64]:
+    """Return how many players each of the 2^n coalitions has."""
+    sizes = np.zeros(1, dtype=np.int64)
+    for _ in range(count - count // 2):
+        sizes = np.concatenate([sizes, sizes + 1])
+    return np.add.outer(sizes[: 2 ** (count // 2)], sizes).ravel()

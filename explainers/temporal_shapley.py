@@ -11,11 +11,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
-from ..models import InvalidInputError
+from ..models import InvalidInputError, LSTMModel
 from ..models.errors import nearest_name
+from ..models.opened import opens_compiled
 from .base import Completeness, PlayerExplainer, check_positive
 from .guess import guess_contributions
+from .opened import predict_opened
 from .players import Game, PlayerKind
 from .prefix_engine import EXACT_PLAYERS
 from .problem import Contribution, Problem
@@ -143,6 +146,13 @@ class TemporalShapley(PlayerExplainer):
     def options(self) -> dict[str, Any]:
         """Return the options of the method."""
         return {name: value for name, value in super().options().items() if name != "library"}
+
+    def _predict(self, inputs: Tensor, lengths: Tensor) -> tuple[Tensor, Any]:
+        """Return scores, and the pass that gave them, opened, where that costs no more: a guess begins with it."""
+        model, opened = self.predictor.model, None
+        if isinstance(model, LSTMModel) and opens_compiled(model):
+            opened = predict_opened(self.predictor, inputs, lengths)
+        return super()._predict(inputs, lengths) if opened is None else opened
 
     def _attribute(self, problem: Problem) -> Contribution:
         if problem.reads_tokens and self.players == "feature":

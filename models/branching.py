@@ -43,9 +43,13 @@ class Layer:
         self.compiled = is_standard(module) and is_compiled(self.weight_hh)
 
     def drive(self, inputs: Tensor) -> Tensor:
-        """Return W_ih x + b, (..., 4H), of inputs (..., D)."""
+        """Return what inputs (..., D) add to the pre-activations, as the steps take it: W_ih x + b, (..., 4H).
+
+        Of a compiled layer that is `arranged`.
+        """
         drive = inputs @ self.weight_ih.T
-        return drive if self.bias is None else drive + self.bias
+        drive = drive if self.bias is None else drive + self.bias
+        return self.arranged(drive) if self.compiled else drive
 
     def both(self, hidden: Tensor, cell: Tensor, given: Tensor, new_hidden: Tensor, new_cell: Tensor) -> None:
         """Step every state with either input.
@@ -53,7 +57,7 @@ class Layer:
         Args:
             hidden: (N, H), contiguous.
             cell: (N, H), contiguous.
-            given: `drive` of the two inputs, (2, 4H), the same for all states; or inputs of their own (2, N, D).
+            given: `drive` of the two inputs, (2, .), the same for all states; or inputs of their own (2, N, D).
             new_hidden: (2, N, H), contiguous; written.
             new_cell: (2, N, H), contiguous; written.
         """
@@ -71,7 +75,7 @@ class Layer:
         Args:
             hidden: (N, H), contiguous; written.
             cell: (N, H), contiguous; written.
-            given: `drive` of the inputs to choose from, (M, 4H); or, without choice, inputs of their own (N, D).
+            given: `drive` of the inputs to choose from, (M, .); or, without choice, inputs of their own (N, D).
             choice: Long (N,) on the device of the states, or None.
         """
         self.chain(hidden, cell, given[None], None if choice is None else choice[None], None)
@@ -82,7 +86,7 @@ class Layer:
         Args:
             hidden: (N, H), contiguous; written.
             cell: (N, H), contiguous; written.
-            given: Of each step what `one` takes: (S, M, 4H), or without choice (S, N, D).
+            given: Of each step what `one` takes: (S, M, .), or without choice (S, N, D).
             choice: Long (S, N) on the device of the states, or None.
             every: (S, N, H), contiguous: where the hidden states of all steps are written; None: nowhere.
         """
@@ -102,12 +106,32 @@ class Layer:
         new_cell.copy_(self.gate(f) * cell + self.gate(i) * self.shown(g))
         torch.mul(self.gate(o), self.shown(new_cell), out=new_hidden)
 
+    def arranged(self, columns: Tensor) -> Tensor:
+        """Return pre-activations (..., 4H), or what makes them, as the compiled kernels take them (..., blocks * 4L).
+
+        See `compiled_branching.py`: the gates of L units stand side by side, multiplied by what turns e^x into 2^y.
+        """
+        where, scale = self._arrangement
+        return columns[..., where] * scale
+
     @cached_property
-    def _packed(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """W_hh^T and zeros, W_ih^T and the bias, packed for the compiled kernel."""
+    def _arrangement(self) -> tuple[Tensor, Tensor]:
+        """Which column of 4H each of the kernels' is, and what it is multiplied by; 0 where there is no such unit."""
+        from .compiled_branching import GATE_SCALES
+        from .vectors import LANES
+
+        unit = torch.arange(-(-self.units // LANES) * LANES).view(-1, 1, LANES)  # (blocks, 1, LANES)
+        where = (torch.arange(4)[:, None] * self.units + unit) * (unit < self.units)
+        scale = torch.tensor(GATE_SCALES)[:, None] * (unit < self.units)
+        return where.flatten(), scale.flatten()
+
+    @cached_property
+    def packed(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """W_hh^T and zeros, W_ih^T and the bias, arranged and packed for the compiled kernels."""
         from .products import packed
 
-        return (*packed(self.weight_hh.T), *packed(self.weight_ih.T, self.bias))
+        bias = None if self.bias is None else self.arranged(self.bias)
+        return (*packed(self.arranged(self.weight_hh.T)), *packed(self.arranged(self.weight_ih.T), bias))
 
     def _run(
         self, hidden: Tensor, cell: Tensor, given: Tensor, choice: Tensor | None, new_hidden: Tensor, new_cell: Tensor
@@ -120,7 +144,7 @@ class Layer:
         features = 0 if choice is not None or (both and given.ndim == 3) else given.shape[-1]
         if choice is None:
             choice = torch.empty(0, dtype=torch.long)
-        arrays = (hidden, cell, new_hidden, new_cell, given, choice, given, *self._packed)
+        arrays = (hidden, cell, new_hidden, new_cell, given, choice, given, *self.packed)
         assert all(array.is_contiguous() for array in arrays), "a kernel's arrays are contiguous"
         job = np.zeros(compiled.NUMBERS, dtype=np.int64)
         job[compiled.BOTH], job[compiled.COUNT], job[compiled.UNITS] = both, rows, units

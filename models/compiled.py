@@ -53,9 +53,9 @@ BOTH, GATES_ALONE, CELLS_ALONE, FORWARDS = range(4)  # PART: a rebuild, its halv
 GRADIENTS, FACTORS = 4, 5  # PART: what goes back (`compiled_back.py`)
 
 
-def _compile(*, inline: bool = False) -> Callable[[Function], Function]:
+def _compile(*, inline: bool = False, **others: Any) -> Callable[[Function], Function]:
     """Return a decorator that compiles, and keeps the machine code on disk where it can."""
-    options: dict[str, Any] = {**OPTIONS, "nogil": True, **({"inline": "always"} if inline else {})}
+    options: dict[str, Any] = {**OPTIONS, "nogil": True, **({"inline": "always"} if inline else {}), **others}
 
     def decorate(function: Function) -> Function:
         try:

@@ -146,7 +146,7 @@ def valid_mask(lengths: Tensor, steps: int) -> Tensor:
 
 def clear_padding(inputs: Tensor, lengths: Tensor) -> Tensor:
     """Return inputs (B, T, D) or ids (B, T) with 0 at padding, so that nothing there (NaN included) can leak."""
-    padding = ~valid_mask(lengths, inputs.shape[1]).to(inputs.device)
-    if not padding.any():
+    if bool((lengths >= inputs.shape[1]).all()):
         return inputs
+    padding = ~valid_mask(lengths, inputs.shape[1]).to(inputs.device)
     return inputs.masked_fill(padding if inputs.ndim == 2 else padding[..., None], 0)

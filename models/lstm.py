@@ -68,11 +68,9 @@ class LSTMModel(SequenceModel):
 
     def run_layers(self, values: Tensor, lengths: Tensor) -> Tensor:
         """Return the top layer's hidden states (B, T, F), 0 at padding, of what the lowest reads, (B, T, D or E)."""
-        steps = values.shape[1]
-        valid = valid_mask(lengths, steps).to(values.device)
-        padded = bool(lengths.min() < steps)
+        padded = lengths if bool(lengths.min() < values.shape[1]) else None
         for layer in self.lstm:
-            values = self.dropout(_run_layer(layer, values, lengths if padded else None, valid))  # (B, T, F)
+            values = self.dropout(_run_layer(layer, values, padded))  # (B, T, F)
         return values
 
     def trace(self, inputs: Any, lengths: Any = None) -> Trace:
@@ -102,7 +100,7 @@ class LSTMModel(SequenceModel):
         return save(self, folder)
 
 
-def _run_layer(layer: nn.Module, hidden: Tensor, lengths: Tensor | None, valid: Tensor) -> Tensor:
+def _run_layer(layer: nn.Module, hidden: Tensor, lengths: Tensor | None) -> Tensor:
     """Run one stacked layer over (B, T, D).
 
     A reverse direction must know where sequences end, and so must relu: its cell can grow until it overflows in the
@@ -113,4 +111,5 @@ def _run_layer(layer: nn.Module, hidden: Tensor, lengths: Tensor | None, valid: 
     if isinstance(layer, ActivationLSTM) or (isinstance(layer, nn.LSTM) and layer.bidirectional):
         packed = pack_padded_sequence(hidden, lengths, batch_first=True, enforce_sorted=False)
         return pad_packed_sequence(layer(packed)[0], batch_first=True, total_length=hidden.shape[1])[0]
+    valid = valid_mask(lengths, hidden.shape[1]).to(hidden.device)
     return layer(hidden)[0].masked_fill(~valid[..., None], 0)  # type: ignore[no-any-return]

@@ -12,20 +12,14 @@ from __future__ import annotations
 
 from typing import Any
 
-import llvmlite.binding as llvm
-from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 from torch import Tensor
 
-_WIDE = bool(llvm.get_host_cpu_features().get("avx512f", False))
-LANES = 16 if _WIDE else 8  # numbers of a vector; 8 are two registers where they hold 4
-ROWS = 8 if _WIDE else 4  # of a tile; ROWS x 2 vectors, what is summed, fit the registers, with room for the factors
-COLUMNS = 2 * LANES
+from .vectors import BYTES, LANES, SIZE, WIDE, Vectors
 
-_float, _word, _size = ir.FloatType(), ir.IntType(32), ir.IntType(64)
-_vector = ir.VectorType(_float, LANES)
-_BYTES = 4
+ROWS = 8 if WIDE else 4  # of a tile; ROWS x 2 vectors, what is summed, fit the registers, with room for the factors
+COLUMNS = 2 * LANES
 
 
 def padded(columns: int) -> int:
@@ -59,30 +53,20 @@ class _Tile:
     def __init__(self, builder: Any, rows: int) -> None:
         self.builder = builder
         self.rows = rows
-        name = f"llvm.fma.v{LANES}f32"
-        known = builder.module.globals.get(name)
-        self.fma = known or ir.Function(builder.module, ir.FunctionType(_vector, [_vector] * 3), name)
+        self.of = Vectors(builder)
 
     def bytes(self, numbers: Any) -> Any:
         """Return how many bytes so many float32 take."""
-        return self.builder.mul(numbers, _size(_BYTES))
+        return self.builder.mul(numbers, SIZE(BYTES))
 
     def vectors(self, address: Any) -> list[Any]:
         """Load `COLUMNS` numbers."""
-        pointers = (self._pointer(address, part * LANES, _vector) for part in range(2))
-        return [self.builder.load(pointer, align=_BYTES) for pointer in pointers]
+        return [self.of.load(address, part * LANES) for part in range(2)]
 
     def store(self, values: list[Any], address: Any) -> None:
         """Store `COLUMNS` numbers."""
         for part, value in enumerate(values):
-            self.builder.store(value, self._pointer(address, part * LANES, _vector), align=_BYTES)
-
-    def everywhere(self, address: Any) -> Any:
-        """Load one number into every lane."""
-        one = self.builder.load(self._pointer(address, 0, _float), align=_BYTES)
-        nothing = ir.Constant(_vector, ir.Undefined)
-        first = self.builder.insert_element(nothing, one, _word(0))
-        return self.builder.shuffle_vector(first, nothing, ir.Constant(ir.VectorType(_word, LANES), [0] * LANES))
+            self.of.store(value, address, part * LANES)
 
     def sum(self, sums: list[list[Any]], inputs: Any, stride: Any, depth: Any, weights: Any) -> list[list[Any]]:
         """Add the product of `depth` numbers of each row to the sums."""
@@ -94,27 +78,24 @@ class _Tile:
         head, body, done = (builder.append_basic_block(name) for name in ("head", "body", "done"))
         builder.branch(head)
         builder.position_at_end(head)
-        k = builder.phi(_size)
-        k.add_incoming(_size(0), before)
-        kept = [[builder.phi(_vector) for _ in row] for row in sums]
+        k = builder.phi(SIZE)
+        k.add_incoming(SIZE(0), before)
+        kept = [[builder.phi(self.of.kind) for _ in row] for row in sums]
         for row, values in zip(kept, sums, strict=True):
             for phi, value in zip(row, values, strict=True):
                 phi.add_incoming(value, before)
         builder.cbranch(builder.icmp_signed("<", k, depth), body, done)
         builder.position_at_end(body)
-        factors = self.vectors(builder.add(weights, builder.mul(k, _size(COLUMNS * _BYTES))))
+        factors = self.vectors(builder.add(weights, builder.mul(k, SIZE(COLUMNS * BYTES))))
         offset = self.bytes(k)
         for start, row in zip(starts, kept, strict=True):
-            value = self.everywhere(builder.add(start, offset))
+            value = self.of.everywhere(builder.add(start, offset))
             for phi, factor in zip(row, factors, strict=True):
-                phi.add_incoming(builder.call(self.fma, [value, factor, phi]), body)
-        k.add_incoming(builder.add(k, _size(1)), body)
+                phi.add_incoming(self.of.fma(value, factor, phi), body)
+        k.add_incoming(builder.add(k, SIZE(1)), body)
         builder.branch(head)
         builder.position_at_end(done)
         return kept
-
-    def _pointer(self, address: Any, numbers: int, kind: Any) -> Any:
-        return self.builder.inttoptr(self.builder.add(address, _size(numbers * _BYTES)), kind.as_pointer())
 
 
 def _tile_product(rows: int) -> Any:
@@ -129,7 +110,7 @@ def _tile_product(rows: int) -> Any:
             tile = _Tile(builder, rows)
             sums = [tile.vectors(bias)] * rows
             sums = tile.sum(sums, inputs, tile.bytes(in_stride), in_depth, weights)
-            below = builder.add(weights, builder.mul(in_depth, _size(COLUMNS * _BYTES)))
+            below = builder.add(weights, builder.mul(in_depth, SIZE(COLUMNS * BYTES)))
             sums = tile.sum(sums, states, tile.bytes(state_stride), state_depth, below)
             stride = tile.bytes(result_stride)
             for row in sums:

@@ -223,17 +223,18 @@ def test_the_compiled_step_equals_torch(units, rows, features):
     assert compiled.compiled
     plain.compiled = False
     hidden, cell = sequences(rows, units), sequences(rows, units, seed=2)
-    for given in (sequences(2, 4 * units, seed=3), sequences(2, rows, features, seed=4)):
+    read, own = sequences(3, features, seed=3), sequences(2, rows, features, seed=4)
+    for given in ([layer.drive(read[:2]) for layer in (compiled, plain)], [own, own]):
         found, expected = ([torch.full((2, rows, units), torch.nan) for _ in range(2)] for _ in range(2))
-        compiled.both(hidden, cell, given, *found)
-        plain.both(hidden, cell, given, *expected)
+        compiled.both(hidden, cell, given[0], *found)
+        plain.both(hidden, cell, given[1], *expected)
         for one, other in zip(found, expected, strict=True):
             torch.testing.assert_close(one, other, rtol=0, atol=2e-6)
     choice = torch.arange(rows) % 3
-    for given, chosen in ((sequences(3, 4 * units, seed=3), choice), (sequences(rows, features, seed=4), None)):
+    for given, chosen in (([layer.drive(read) for layer in (compiled, plain)], choice), ([own[0], own[0]], None)):
         found, expected = [hidden.clone(), cell.clone()], [hidden.clone(), cell.clone()]
-        compiled.one(*found, given, chosen)
-        plain.one(*expected, given, chosen)
+        compiled.one(*found, given[0], chosen)
+        plain.one(*expected, given[1], chosen)
         for one, other in zip(found, expected, strict=True):
             torch.testing.assert_close(one, other, rtol=0, atol=2e-6)
 
@@ -251,7 +252,8 @@ def test_a_chain_is_one_step_after_the_other(monkeypatch, plain, threads):
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        for given, chosen in ((sequences(steps, 3, 28, seed=3), choice), (sequences(steps, rows, 3, seed=4), None)):
+        options = layer.drive(sequences(steps, 3, 3, seed=3))
+        for given, chosen in ((options, choice), (sequences(steps, rows, 3, seed=4), None)):
             expected, passed = [hidden.clone(), cell.clone()], []
             for step in range(steps):
                 layer.one(*expected, given[step], None if chosen is None else chosen[step])
@@ -295,10 +297,54 @@ def test_the_compiled_step_where_gates_are_far_out(size):
     hidden, cell, given = small * sequences(20, 9), small * sequences(20, 9, seed=2), size * sequences(2, 36, seed=3)
     found = [torch.empty(2, 20, 9) for _ in range(2)]
     expected = [torch.empty(2, 20, 9, dtype=torch.float64) for _ in range(2)]
-    layer.both(hidden, cell, given, *found)
+    layer.both(hidden, cell, layer.arranged(given), *found)
     exact.both(hidden.double(), cell.double(), given.double(), *expected)
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one.double(), other, rtol=0, atol=2e-6 * small, equal_nan=True)
+
+
+@pytest.mark.parametrize("size", [1e-3, 1.0, 3.0, 5.0, 1000.0])
+@pytest.mark.parametrize("sizes", [(20,), (7, 18, 3)], ids=str)
+def test_doubling_where_gates_are_far_out(size, sizes):
+    """One compiled call for all coalitions is as near to float64 as steps are; these do it where numbers are too large.
+
+    Networks of large weights are chaotic, and no float32 is near.
+    """
+    model, inputs = lstm(hidden_sizes=sizes), sequences(1, 9, 3)
+    with torch.no_grad():
+        for module in model.lstm:
+            module.weight_ih_l0 *= size
+            module.weight_hh_l0 *= size
+    found, stepwise = engine(game(model, inputs)), engine(game(model, inputs))
+    stepwise._make_doubling = lambda: None
+    values, others = found.all_values(), stepwise.all_values()
+    assert (found._doubling is not None) == (size < 100)
+    assert found.cell_steps == stepwise.cell_steps
+    expected = engine(game(model.double(), inputs.double())).all_values()
+    off, other = (np.abs(part - expected).mean() / np.abs(expected).max() for part in (values, others))
+    assert off <= 2 * other + 1e-7
+    assert off < {1e-3: 1e-6, 1.0: 1e-6, 3.0: 1e-5}.get(size, 1)
+
+
+@pytest.mark.parametrize("at_once", [1, 2**16, 2**37])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_doubling_in_parts(monkeypatch, at_once, threads):
+    """Whether all coalitions are one call or many, of stretches of several timesteps, some of them nobody's."""
+    monkeypatch.setattr("gatelens.explainers.prefix_engine.AT_ONCE", at_once)
+    labels = np.repeat(np.arange(9), [2, 1, 3, 1, 2, 1, 1, 2, 3])[:, None].repeat(3, axis=1)
+    played = game(lstm(hidden_sizes=(9, 5), output_size=3, task="multiclass"), sequences(1, 16, 3), labels=labels,
+                  output=2, probability=True)  # fmt: skip
+    active = [0, 2, 3, 4, 6, 7, 8]
+    chosen = np.zeros((2**7, 9), dtype=bool)
+    chosen[:, active] = every(7)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        made = engine(played, active=active)
+        np.testing.assert_allclose(made.all_values(), played(chosen), rtol=0, atol=1e-6)
+        assert made._doubling is not None
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_threads_change_nothing(monkeypatch):
