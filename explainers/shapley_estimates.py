@@ -5,8 +5,9 @@ only the odd ones matter: phi_i = sum over odd A with i of 2 f_A / |A|. An antip
 complement, shows them alone: y(s) = (v(s) - v(-s)) / 2. Pairs are drawn size by size, as often as Shapley's kernel
 weighs a size.
 
-A guess of the values, such as DeepLIFT's, is the process's mean: only what the game has beside it is estimated, which
-takes a third of the pairs. (For least squares it would change nothing.)
+A guess of the values, such as DeepLIFT's, need not be right to help: how much of it there is in the game, and how that
+changes from the first player to the last, is estimated with the rest, from a third of the pairs. (For least squares a
+guess would change nothing.)
 
 Source: Covert & Lee 2021, "Improving KernelSHAP" (pairs); the Gaussian process of parities is gatelens's own.
 """
@@ -34,6 +35,9 @@ NUGGET = 1e-3  # of a pair, relative to its prior variance
 EXACT_NUGGET = 1e-7  # of the pair (all, none)
 PROCESS_PAIRS = 2048  # that a Gaussian process is fitted to: its time goes with their cube
 SCALE_PAIRS = 256  # that its length scale is chosen by
+WIDE = 100.0  # prior variance of what pairs show of a guess, in those of the pair (all, none): next to anything goes
+MISFIT = 1.25  # by how much variances are larger than left-out pairs tell where reaches are guessed, seen on many games
+LEAST_INFLUENCE = 0.1  # of a player that is guessed to have none, in those of the average player
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,10 +84,12 @@ class PairSampler:
     Args:
         count: Players n, 3 or more.
         seed: For the draws.
+        single: Whether all coalitions of one player come first, whatever they weigh: `first_and_last` needs them.
     """
 
-    def __init__(self, count: int, seed: int) -> None:
+    def __init__(self, count: int, seed: int, *, single: bool = True) -> None:
         self.count = count
+        self._single = single
         self._generator = np.random.default_rng(seed)
         self._sizes, self._total, self._mass = _sizes(count)
         self._drawn: list[dict[bytes, NDArray[np.bool_]]] = [{} for _ in self._sizes]
@@ -105,10 +111,10 @@ class PairSampler:
         return (self._mass / np.maximum(drawn, 1))[number], left[number]
 
     def _quotas(self, pairs: int) -> list[int]:
-        """Return how many pairs of each size: all of size 1, and of the others by mass, as far as there are any."""
+        """Return how many pairs of each size, by mass, as far as there are any."""
         quotas = np.zeros(len(self._sizes), dtype=np.int64)
-        quotas[0] = self._total[0]  # `first_and_last` needs them
-        chosen = np.arange(1, len(self._sizes))
+        quotas[0] = self._total[0] if self._single else 0
+        chosen = np.arange(1 if self._single else 0, len(self._sizes))
         left = max(0, pairs - int(quotas[0]))
         while len(chosen):
             wanted = left * self._mass[chosen] / self._mass[chosen].sum()
@@ -167,26 +173,17 @@ def estimate(pairs: Pairs, guess: NDArray[np.float64] | None = None) -> tuple[ND
 
     Args:
         pairs: What was evaluated.
-        guess: What the values may be, (n,); it is used where the game is nearer to it than to nothing.
+        guess: What the values may be, (n,), not all 0; without one all pairs of size 1 are among those evaluated.
     """
     every = 2 ** (pairs.coalitions.shape[1] - 1) - 1
     with _one_thread():
         if len(pairs.odd) == every:
             return least_squares(pairs)
-        found = _process_beside(pairs.some(PROCESS_PAIRS), guess)
+        found = gaussian_process(pairs.some(PROCESS_PAIRS), guess)
         if len(pairs.odd) <= PROCESS_PAIRS:
             return found
         other = least_squares(pairs)
     return min(found, other, key=lambda part: float((part[1] ** 2).sum()))
-
-
-def _process_beside(pairs: Pairs, guess: NDArray[np.float64] | None) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    if guess is not None:
-        left = pairs.beside(guess)
-        if (left.odd**2).sum() < (pairs.odd**2).sum():
-            values, errors = gaussian_process(left, np.maximum(np.abs(first_and_last(pairs)), np.abs(guess)))
-            return guess + values, errors
-    return gaussian_process(pairs)
 
 
 def _one_thread() -> AbstractContextManager[Any]:
@@ -210,7 +207,7 @@ def first_and_last(pairs: Pairs) -> NDArray[np.float64]:
 
 
 def gaussian_process(
-    pairs: Pairs, influence: NDArray[np.float64] | None = None
+    pairs: Pairs, guess: NDArray[np.float64] | None = None
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return Shapley values (n,) and their standard errors (n,) by regression with a Gaussian process of odd parities.
 
@@ -220,44 +217,90 @@ def gaussian_process(
     A parity A has the prior variance prod_(j in A) l_j; a = (K + nugget)^-1 y; Gauss-Legendre nodes make the integral
     exact. How far a player reaches, l_j, goes with the root of its influence; their common factor is the likeliest. The
     variance of the process is that of its leave-one-out errors (Bachoc 2013), with n degrees of freedom taken off for
-    the n reaches.
+    the n reaches; where these come from a guess, and not from the pairs, with half of them, and times `MISFIT`.
 
     Args:
-        pairs: What was evaluated; all pairs of size 1 are among them.
-        influence: (n,), by what players differ; None: what each gains as first and last comer.
+        pairs: What was evaluated.
+        guess: What the values may be, (n,), not all 0: the process's mean. It makes two additive games, itself and
+            itself times a slope from the first player to the last, of which the process holds as much more or less as
+            is likely; and it is the players' influence. None: that is what each gains as first and last comer, from
+            the pairs of size 1.
     """
     from scipy.linalg.lapack import dtrtri, dtrtrs  # scipy.linalg's own functions take longer than these to begin
 
-    guide = np.abs(first_and_last(pairs)) if influence is None else influence
-    count = len(guide)
+    count = pairs.coalitions.shape[1]
+    mean = np.zeros(count) if guess is None else guess
+    if guess is not None:
+        pairs = pairs.beside(guess)
     if not (pairs.odd.any() or pairs.full):
-        return np.zeros(count), np.zeros(count)
-    relative = np.clip(np.sqrt(guide / max(float(guide.mean()), 1e-300)), *RELATIVE_SCALES)
-    signs, known = _signs_and_odd(pairs)
+        return mean, np.zeros(count)
+    if guess is None:
+        influence, likely = np.abs(first_and_last(pairs)), np.zeros((0, count))
+    else:
+        influence, likely = np.abs(guess), guess * np.stack([np.ones(count), np.linspace(-1, 1, count)])
+        influence = influence + LEAST_INFLUENCE * influence.mean()
+    relative = np.clip(np.sqrt(influence / max(float(influence.mean()), 1e-300)), *RELATIVE_SCALES)
     some = pairs.some(SCALE_PAIRS)
-    some_signs, some_known = (signs, known) if some is pairs else _signs_and_odd(some)
-    factors: dict[int, NDArray[np.float64]] = {}
-
-    def scales_of(place: int) -> NDArray[np.float64]:
-        return np.asarray(np.minimum(SCALES[place] * relative, LARGEST_SCALE))
+    known, some_known = (np.append(part.odd, part.full) for part in (pairs, some))
+    processes: dict[int, _Process] = {}
 
     def likelihood(place: int) -> float:
-        factor = factors[place] = _factored(some_signs, scales_of(place))
-        white = dtrtrs(factor, some_known, lower=1)[0]
-        return -len(white) * math.log(white @ white / len(white)) / 2 - float(np.log(np.diag(factor)).sum())
+        process = processes[place] = _Process(some, np.minimum(SCALES[place] * relative, LARGEST_SCALE), likely)
+        white = dtrtrs(process.factor, some_known, lower=1)[0]
+        return -len(white) * math.log(white @ white / len(white)) / 2 - float(np.log(np.diag(process.factor)).sum())
 
-    place = _summit(likelihood, len(SCALES))
-    scales = scales_of(place)
-    factor = factors[place] if some is pairs else _factored(signs, scales)
-    inverse = dtrtri(factor, lower=1)[0]  # of the factor: (K + nugget)^-1 = inverse^T inverse
+    process = processes[_summit(likelihood, len(SCALES))]
+    if some is not pairs:
+        process = _Process(pairs, process.scales, likely)
+    inverse = dtrtri(process.factor, lower=1)[0]  # (K + nugget)^-1 = inverse^T inverse
     solution = inverse.T @ (inverse @ known)
     left_out = solution**2 / (inverse**2).sum(axis=0)  # squared errors in units of their variance
-    variance = float(left_out.sum()) / max(len(known) - count, 1)
-    if influence is not None:  # beside a guess little is left of what players do alone, and relatively more of the rest
-        variance *= 1 + count / len(known)
-    reach = shapley_of_kernel(signs, scales)  # (n, P + 1)
+    fitted, misfit = (count, 1.0) if guess is None else (count / 2, MISFIT)
+    variance = misfit * float(left_out.sum()) / max(len(known) - fitted, 1)
+    reach = process.shapley()  # (n, P + 1)
     explained = ((reach @ inverse.T) ** 2).sum(axis=1)
-    return reach @ solution, np.sqrt(np.maximum(prior_variance(scales) - explained, 0) * variance)
+    return mean + reach @ solution, np.sqrt(np.maximum(process.prior_variance() - explained, 0) * variance)
+
+
+class _Process:
+    """A Gaussian process of games, and what it says of pairs.
+
+    Args:
+        pairs: P of them; (all, none) is put after them.
+        scales: l (n,).
+        likely: Shapley values (k, n) of additive games, of which it may hold any amount.
+
+    Attributes:
+        scales: l (n,).
+        factor: The lower Cholesky factor of K + nugget, (P + 1, P + 1).
+    """
+
+    def __init__(self, pairs: Pairs, scales: NDArray[np.float64], likely: NDArray[np.float64]) -> None:
+        from scipy.linalg.lapack import dpotrf
+
+        self.scales = scales
+        self._signs = np.vstack([pairs.signs, np.ones(len(scales))])
+        kernel = odd_kernel(self._signs, self._signs, scales)
+        size = kernel[-1, -1]
+        shown = self._signs @ likely.T / 2  # (P + 1, k), what pairs show of the likely games
+        spread = np.sqrt(WIDE * size / np.maximum((shown**2).mean(axis=0), 1e-300))
+        self._likely, self._shown = likely * spread[:, None], shown * spread
+        kernel += self._shown @ self._shown.T
+        kernel.flat[:: len(kernel) + 1] += NUGGET * size
+        kernel[-1, -1] += (EXACT_NUGGET - NUGGET) * size
+        # the columns of its transpose, which is the same, are contiguous
+        factor, failed = dpotrf(kernel.T, lower=1, overwrite_a=1)
+        if failed:
+            raise np.linalg.LinAlgError(f"the leading minor of order {failed} is not positive")
+        self.factor = np.asarray(factor)
+
+    def shapley(self) -> NDArray[np.float64]:
+        """Return the Shapley values of the games k(., s'), (n, P + 1), for each pair s'."""
+        return np.asarray(shapley_of_kernel(self._signs, self.scales) + self._likely.T @ self._shown.T)
+
+    def prior_variance(self) -> NDArray[np.float64]:
+        """Return the variance of each Shapley value (n,) before anything is evaluated."""
+        return np.asarray(prior_variance(self.scales) + (self._likely**2).sum(axis=0))
 
 
 def _summit(height: Callable[[int], float], count: int) -> int:
@@ -271,27 +314,6 @@ def _summit(height: Callable[[int], float], count: int) -> int:
         if best == here:
             return here
         here = best
-
-
-def _signs_and_odd(pairs: Pairs) -> tuple[Signs, NDArray[np.float64]]:
-    """Return the signs (P + 1, n) and odd values (P + 1,) of the pairs and of (all, none)."""
-    return np.vstack([pairs.signs, np.ones(pairs.coalitions.shape[1])]), np.append(pairs.odd, pairs.full)
-
-
-def _factored(signs: Signs, scales: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the lower Cholesky factor of K + nugget, (P + 1, P + 1), of signs whose last row is (all, none)."""
-    from scipy.linalg.lapack import dpotrf
-
-    kernel = odd_kernel(signs, signs, scales)
-    size = kernel[-1, -1]
-    kernel.flat[:: len(kernel) + 1] += NUGGET * size
-    kernel[-1, -1] += (EXACT_NUGGET - NUGGET) * size
-    factor, failed = dpotrf(
-        kernel.T, lower=1, overwrite_a=1
-    )  # it is symmetric, and the columns of its own lie together
-    if failed:
-        raise np.linalg.LinAlgError(f"the leading minor of order {failed} is not positive")
-    return np.asarray(factor)
 
 
 def odd_kernel(signs: Signs, others: Signs, scales: NDArray[np.float64]) -> NDArray[np.float64]:

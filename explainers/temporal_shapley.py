@@ -206,15 +206,18 @@ class TemporalShapley(PlayerExplainer):
         count = len(game.active)
         if self._is_exact(game):
             return Estimate(shapley_values(game.every()), np.zeros(count), exhaustive=True)
-        most = self._most(count)
-        if most < 2 * count + 2:
+        if guess is not None and not guess.any():
+            guess = None
+        most, least = self._most(count), 2 * count + 2 if guess is None else count + 2
+        if most < least:
             raise InvalidInputError(
-                f"evaluations is {self.evaluations}, too few to tell {count} players apart; give {2 * count + 2} or "
+                f"evaluations is {self.evaluations}, too few to tell {count} players apart; give {least} or "
                 "more, or explain fewer players, e.g. players='segment'."
             )
-        sampler = PairSampler(count, self.seed)
+        sampler = PairSampler(count, self.seed, single=guess is None)
         coalitions, odd = np.zeros((0, count), dtype=bool), np.zeros(0)
-        pairs = most // 2 - 1 if self.tolerance is None else min(most // 2 - 1, 2 * count + 64)
+        first = 2 * count + 64 if guess is None else count // 2 + 32
+        pairs = most // 2 - 1 if self.tolerance is None else min(most // 2 - 1, first)
         while True:
             fresh = sampler.grow(pairs)
             on, off = np.split(game.values(np.concatenate([fresh, ~fresh])), 2)

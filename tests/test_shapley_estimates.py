@@ -180,30 +180,43 @@ def test_a_game_of_nothing(solve):
 
 
 def test_a_guess_leaves_standard_errors_honest():
-    """With a guess that is half off, the standard errors tell how far off the estimate is; a bad one is not used."""
-    for kind in ("none", "half off", "bad"):
+    """With a guess that is half off, or wrong in its sign, the standard errors tell how far off the estimate is."""
+    sizes = {}
+    for kind in ("none", "half off", "wrong"):
         runs = []
         for seed in range(12):
             value = smooth(12, seed)
             truth = shapley_values(value(every(12)))
             half = truth * (1 + 0.5 * np.random.default_rng(seed).normal(size=12))
-            sampler = PairSampler(12, seed)
+            sampler = PairSampler(12, seed, single=kind == "none")
             pairs = evaluated(sampler, sampler.grow(60), value)
-            found, errors = estimate(pairs, {"none": None, "half off": half, "bad": -truth}[kind])
-            if kind == "bad":
-                np.testing.assert_array_equal(found, gaussian_process(pairs)[0])
+            found, errors = estimate(pairs, {"none": None, "half off": half, "wrong": -half}[kind])
             runs.append((found - truth, errors))
         off, told = (np.array(part) for part in zip(*runs, strict=True))
+        sizes[kind] = np.sqrt((off**2).mean())
         assert (np.abs(off) <= 2 * told).mean() > 0.92
         assert 0.6 < np.sqrt((off**2).mean() / (told**2).mean()) < 1.4
+    assert sizes["wrong"] < 1.2 * sizes["half off"] < 1.5 * sizes["none"]
 
 
 def test_what_is_guessed_right_needs_no_estimate():
     """Where the game is additive and the guess is right, so is the estimate, whatever was drawn."""
-    guess, sampler = np.arange(1.0, 9.0), PairSampler(8, 0)
+    guess, sampler = np.arange(1.0, 9.0), PairSampler(8, 0, single=False)
     found, errors = estimate(evaluated(sampler, sampler.grow(12), lambda z: z @ guess), guess)
     np.testing.assert_allclose(found, guess, atol=1e-9)
     assert errors.max() < 1e-6
+
+
+@pytest.mark.parametrize("slope", [0.0, 0.7])
+def test_how_much_of_a_guess_is_true_is_found(slope):
+    """A guess times a number, or one that falls or rises over the players, is nearly as good as the right one."""
+    truth = np.random.default_rng(0).normal(size=20)
+    guess = truth / (3 * (1 + slope * np.linspace(-1, 1, 20)))
+    sampler = PairSampler(20, 0, single=False)
+    pairs = evaluated(sampler, sampler.grow(12), lambda z: z @ truth)
+    found, _ = estimate(pairs, guess)
+    off = np.linalg.norm(found - truth) / np.linalg.norm(truth)
+    assert off < (0.01 if slope == 0 else 0.3), off
 
 
 def test_taking_a_guess_off_is_taking_an_additive_game_off():
