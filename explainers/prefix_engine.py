@@ -29,7 +29,7 @@ from .players import CoalitionMatrix, Game
 from .readout import Readout
 
 BLOCK_ROWS = 1024  # states of a block on the CPU: more leave the cache
-EXACT_PLAYERS = 20  # whose 2^20 coalitions take a second or two
+EXACT_PLAYERS = 20  # whose 2^20 coalitions take less than a second, where one compiled call plays them
 SPARED = 2**22  # multiplications a timestep; fewer than these cost less than finding out whose states are the same
 CHAINED = 8  # timesteps that one layer goes before the next one follows
 AT_ONCE = 2**37  # multiplications of a compiled call, half a second: no interrupt is heard meanwhile

@@ -56,12 +56,12 @@ class TemporalShapley(PlayerExplainer):
     Exact while there are 20 players or fewer that may change anything: all 2^n coalitions are evaluated. Where the
     model is an `LSTMModel` that reads forwards and players begin at different times (timesteps, segments, cells),
     coalitions share the states of equal beginnings (`prefix_engine.py`): for timesteps and segments 2^(n+1) cell steps,
-    a second or two for n = 20. Everything else (features, bidirectional and foreign models, functions) is asked
+    less than a second for n = 20. Everything else (features, bidirectional and foreign models, functions) is asked
     coalition by coalition.
 
     With more players, or where `evaluations` or `tolerance` ask for less, values are estimated from antipodal pairs, by
-    a Gaussian process around DeepLIFT's contributions (of an `LSTMModel`; of others around 0) or, where there are many
-    more than one can be fitted to, by least squares; both give standard errors, and always add up (see
+    a Gaussian process that begins with DeepLIFT's contributions (of an `LSTMModel`; of others with 0) or, where there
+    are many more than one can be fitted to, by least squares; both give standard errors, and always add up (see
     `shapley_estimates.py`).
 
     `estimator` names one of shapiq's approximators instead. It estimates whatever the number of players, within

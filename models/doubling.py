@@ -40,7 +40,7 @@ class Doubling:
     @cached_property
     def possible(self) -> bool:
         """Whether the compiled kernel takes these numbers: float32 on the CPU, and no exponential overflows."""
-        if not all(layer.compiled for layer in self._layers):
+        if not all(layer.compiled for layer in self._layers) or self._readout.dtype != torch.float32:
             return False
         from .compiled_branching import LARGEST_SHARED
 
