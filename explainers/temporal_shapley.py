@@ -148,9 +148,9 @@ class TemporalShapley(PlayerExplainer):
         return {name: value for name, value in super().options().items() if name != "library"}
 
     def _predict(self, inputs: Tensor, lengths: Tensor) -> tuple[Tensor, Any]:
-        """Return scores, and the pass that gave them, opened, where that costs no more: a guess begins with it."""
+        """Return scores, and the pass that gave them, opened, where that costs no more and a guess may begin with it."""
         model, opened = self.predictor.model, None
-        if isinstance(model, LSTMModel) and opens_compiled(model):
+        if inputs.shape[1] > EXACT_PLAYERS and isinstance(model, LSTMModel) and opens_compiled(model):
             opened = predict_opened(self.predictor, inputs, lengths)
         return super()._predict(inputs, lengths) if opened is None else opened
 
