@@ -148,7 +148,7 @@ class TemporalShapley(PlayerExplainer):
         return {name: value for name, value in super().options().items() if name != "library"}
 
     def _predict(self, inputs: Tensor, lengths: Tensor) -> tuple[Tensor, Any]:
-        """Return scores, and the pass that gave them, opened, where that costs no more and a guess may begin with it."""
+        """Return scores, and the pass that gave them, opened, where it costs no more and a guess may begin with it."""
         model, opened = self.predictor.model, None
         if inputs.shape[1] > EXACT_PLAYERS and isinstance(model, LSTMModel) and opens_compiled(model):
             opened = predict_opened(self.predictor, inputs, lengths)

@@ -74,28 +74,18 @@ class _Tile:
         starts = [inputs]
         for _ in range(1, self.rows):
             starts.append(builder.add(starts[-1], stride))
-        before = builder.block
-        head, body, done = (builder.append_basic_block(name) for name in ("head", "body", "done"))
-        builder.branch(head)
-        builder.position_at_end(head)
-        k = builder.phi(SIZE)
-        k.add_incoming(SIZE(0), before)
-        kept = [[builder.phi(self.of.kind) for _ in row] for row in sums]
-        for row, values in zip(kept, sums, strict=True):
-            for phi, value in zip(row, values, strict=True):
-                phi.add_incoming(value, before)
-        builder.cbranch(builder.icmp_signed("<", k, depth), body, done)
-        builder.position_at_end(body)
-        factors = self.vectors(builder.add(weights, builder.mul(k, SIZE(COLUMNS * BYTES))))
-        offset = self.bytes(k)
-        for start, row in zip(starts, kept, strict=True):
-            value = self.of.everywhere(builder.add(start, offset))
-            for phi, factor in zip(row, factors, strict=True):
-                phi.add_incoming(self.of.fma(value, factor, phi), body)
-        k.add_incoming(builder.add(k, SIZE(1)), body)
-        builder.branch(head)
-        builder.position_at_end(done)
-        return kept
+
+        def add(k: Any, values: list[Any]) -> list[Any]:
+            factors = self.vectors(builder.add(weights, builder.mul(k, SIZE(COLUMNS * BYTES))))
+            offset = self.bytes(k)
+            found: list[Any] = []
+            for start, row in zip(starts, zip(values[::2], values[1::2], strict=True), strict=True):
+                value = self.of.everywhere(builder.add(start, offset))
+                found += [self.of.fma(value, factor, part) for factor, part in zip(factors, row, strict=True)]
+            return found
+
+        found = self.of.loop(depth, 1, [value for row in sums for value in row], add)
+        return [found[row : row + 2] for row in range(0, len(found), 2)]
 
 
 def _tile_product(rows: int) -> Any:

@@ -75,6 +75,35 @@ class Vectors:
             with some:
                 body(self.first(count))
 
+    def loop(self, stop: Any, step: int, values: list[Any], body: Callable[[Any, list[Any]], list[Any]]) -> list[Any]:
+        """Write a loop over 0, step, ... below `stop`, and return the vectors that come out of it.
+
+        Args:
+            stop: A number.
+            step: How far the loop goes at a time.
+            values: Vectors that go in.
+            body: Returns of where the loop is, and of the vectors so far, those that go on.
+        """
+        builder = self.builder
+        before = builder.block
+        head, inside, done = (builder.append_basic_block(name) for name in ("head", "body", "done"))
+        builder.branch(head)
+        builder.position_at_end(head)
+        at = builder.phi(SIZE)
+        at.add_incoming(SIZE(0), before)
+        kept = [builder.phi(value.type) for value in values]
+        for phi, value in zip(kept, values, strict=True):
+            phi.add_incoming(value, before)
+        builder.cbranch(builder.icmp_signed("<", at, stop), inside, done)
+        builder.position_at_end(inside)
+        new = body(at, kept)
+        for phi, value in zip(kept, new, strict=True):
+            phi.add_incoming(value, builder.block)
+        at.add_incoming(builder.add(at, SIZE(step)), builder.block)
+        builder.branch(head)
+        builder.position_at_end(done)
+        return kept
+
     def load_some(self, address: Any, mask: Any) -> Any:
         """Load the lanes of a mask, None being all; the others are 0."""
         if mask is None:
@@ -148,30 +177,20 @@ class Vectors:
 
     def scalar_products(self, rows: Any, factors: Any, units: Any) -> Any:
         """Return the scalar products of `LANES` rows of so many units, one below the other, and one row of factors."""
-        builder = self.builder
-        before = builder.block
-        head, body, done = (builder.append_basic_block(name) for name in ("head", "body", "done"))
-        builder.branch(head)
-        builder.position_at_end(head)
-        unit = builder.phi(SIZE)
-        unit.add_incoming(SIZE(0), before)
-        sums = [builder.phi(_vector) for _ in range(LANES)]
-        for one in sums:
-            one.add_incoming(self.number(0), before)
-        builder.cbranch(builder.icmp_signed("<", unit, units), body, done)
-        builder.position_at_end(body)
-        lanes = self.first(builder.sub(units, unit))
-        factor = self.load_some(self.after(factors, unit), lanes)
-        row = self.after(rows, unit)
-        for one in sums:
-            one.add_incoming(self.fma(self.load_some(row, lanes), factor, one), body)
-            row = self.after(row, units)
-        unit.add_incoming(builder.add(unit, SIZE(LANES)), body)
-        builder.branch(head)
-        builder.position_at_end(done)
+
+        def add(unit: Any, sums: list[Any]) -> list[Any]:
+            lanes = self.first(self.builder.sub(units, unit))
+            factor = self.load_some(self.after(factors, unit), lanes)
+            row, found = self.after(rows, unit), []
+            for one in sums:
+                found.append(self.fma(self.load_some(row, lanes), factor, one))
+                row = self.after(row, units)
+            return found
+
+        sums = self.loop(units, LANES, [self.number(0)] * LANES, add)
         while len(sums) > 1:  # neighbouring lanes are added, of two vectors at once, until a lane is a row's sum
             sums = [
-                self.add(*(builder.shuffle_vector(one, other, self._every_second(start)) for start in range(2)))
+                self.add(*(self.builder.shuffle_vector(one, other, self._every_second(start)) for start in range(2)))
                 for one, other in zip(sums[::2], sums[1::2], strict=True)
             ]
         return sums[0]
