@@ -6,8 +6,8 @@ complement, shows them alone: y(s) = (v(s) - v(-s)) / 2. Pairs are drawn size by
 weighs a size.
 
 A guess of the values, such as DeepLIFT's, need not be right to help: how much of it there is in the game, and how that
-changes from the first player to the last, is estimated with the rest, from half of the pairs or fewer. (For least squares
-a guess would change nothing.)
+changes from the first player to the last, is estimated with the rest, from half of the pairs or fewer. (For least
+squares a guess would change nothing.)
 
 Source: Covert & Lee 2021, "Improving KernelSHAP" (pairs); the Gaussian process of parities is gatelens's own.
 """
